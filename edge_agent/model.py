@@ -1,0 +1,286 @@
+"""The nouns every room shares: Service, Plan, Event, Action. Immutable, plain, packable with msgpack.
+
+Units: bytes, seconds, milli-cores (1000 = one core), so that sums of budgets are exact. ``None`` means "no limit".
+"""
+
+from __future__ import annotations
+
+from .records import Record
+
+PLAN_VERSION = 1
+UNLIMITED = -1
+"""``Restart.max_attempts``: never give up."""
+
+ESSENTIAL, NORMAL, HEAVY = 100, 50, 0
+"""Importance by name; any whole number from 0 to 100 is allowed. At or above ESSENTIAL a service is never shed."""
+
+HELD_NAMES = ("memory", "swap", "cpu", "pids", "io", "oom_group")
+"""Resources an enforcement report speaks of."""
+
+
+class Limits(Record):
+    """What one service may use. Requests are guaranteed and admitted; limits are the most it may ever take."""
+
+    memory_request: int = 0  # bytes; memory.low
+    memory_limit: int | None = None  # bytes; memory.max
+    swap_limit: int | None = None  # bytes; memory.swap.max
+    cpu_request: int = 0  # milli-cores; cpu.weight
+    cpu_limit: int | None = None  # milli-cores; cpu.max
+    pids_limit: int | None = None  # tasks; pids.max
+    io_weight: int | None = None  # 1..10000; io.weight
+    io_read_bps: int | None = None  # bytes/s; io.max on the device that holds the service's data
+    io_write_bps: int | None = None  # bytes/s
+
+
+class Health(Record):
+    """How a service shows that it is ready and alive. ``kind`` '' means: ready once its program has been executed."""
+
+    kind: str = ""  # '' | http | tcp | exec | sd_notify
+    host: str = "127.0.0.1"
+    port: int = 0
+    path: str = "/"  # http: any 2xx or 3xx answer is healthy
+    argv: tuple[str, ...] = ()  # exec: exit code 0 is healthy
+    interval: float = 10.0  # seconds between probes once ready; sd_notify: WATCHDOG=1 at least this often; 0: never again
+    timeout: float = 3.0  # seconds for one probe
+    failures: int = 3  # failed probes in a row before a restart
+
+
+class Restart(Record):
+    """restart_policy. ``attempts`` counts restarts in a row; a stretch of ``reset_after`` ready seconds forgets them."""
+
+    condition: str = "always"  # always | on_failure | never
+    max_attempts: int = 5  # UNLIMITED: never give up
+    delay: float = 1.0  # seconds before the first restart
+    factor: float = 2.0  # growth of the delay by attempt
+    max_delay: float = 60.0  # ceiling, seconds
+    jitter: float = 0.1  # share of the delay added or taken away at random
+    reset_after: float = 60.0  # seconds
+
+
+class Log(Record):
+    """Where standard output and error go: a size-bounded file in memory (run dir) or on disk, the journal, or nowhere."""
+
+    kind: str = "memory"  # memory | disk | journal | none
+    max_bytes: int = 256 * 1024  # both segments together
+
+
+class Service(Record):
+    """One service, every name resolved to a number, every default filled in, ready to start."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    uid: int | None = None  # None: as the agent
+    gid: int | None = None
+    groups: tuple[int, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    importance: int = NORMAL
+    limits: Limits = Limits()
+    health: Health = Health()
+    restart: Restart = Restart()
+    log: Log = Log()
+    stop_signal: int = 15
+    stop_timeout: float = 10.0  # seconds from the stop signal to cgroup.kill
+    start_timeout: float = 60.0  # seconds to become ready
+    nice: int = 0
+    ioprio: tuple[int, int] | None = None  # (class 1..3, level 0..7), ioprio_set(2)
+    scheduler: tuple[int, int] | None = None  # (policy, priority), sched_setscheduler(2)
+    oom_score_adj: int = 0
+    rlimits: tuple[tuple[int, int, int], ...] = ()  # (RLIMIT_*, soft, hard), -1 is infinity, setrlimit(2)
+
+
+class Plan(Record):
+    """A profile made concrete for one machine: the only form of configuration the resident reads."""
+
+    profile: str  # the name chosen
+    source: str  # path of the file it came from
+    memory_total: int  # bytes for services and agent together
+    cpu_total: int  # milli-cores
+    memory_reserve: int  # bytes of memory_total kept for the agent
+    cpu_reserve: int  # milli-cores
+    services: tuple[Service, ...]  # dependencies before dependants
+    enforcement: str = "auto"  # auto | cgroup2 | sampling | none
+    switch_timeout: float = 60.0  # seconds for essentials to become ready before a switch is rolled back
+    notes: tuple[str, ...] = ()  # what the compiler wants said: keys not acted on, services dropped by --fit
+
+
+# -- events: what the outside tells the reconciler ---------------------------------------------------------------------
+
+
+class Tick(Record):
+    """Time has passed; some deadline may be due."""
+
+
+class Launched(Record):
+    """The host forked the service's process; it sits in its cgroup and waits to be released."""
+
+    name: str
+    pid: int
+    started: int  # clock ticks since boot, field 22 of /proc/PID/stat: with the pid, a process's identity
+
+
+class LaunchFailed(Record):
+    """The host could not fork, place or execute the process. ``reason`` is a sentence for people."""
+
+    name: str
+    reason: str
+
+
+class Executed(Record):
+    """The released process now runs the service's program."""
+
+    name: str
+
+
+class Ready(Record):
+    """A probe succeeded, or the service said READY=1."""
+
+    name: str
+
+
+class Unhealthy(Record):
+    """Too many probes failed in a row, or the watchdog message stayed out."""
+
+    name: str
+    reason: str
+
+
+class Exited(Record):
+    """The main process ended. ``status``: exit code, or minus the signal; None when the agent was not its parent."""
+
+    name: str
+    pid: int
+    status: int | None
+    oom: str = ""  # '' | own | total | machine: which limit had it killed
+
+
+class Emptied(Record):
+    """No process of the service is left."""
+
+    name: str
+
+
+class OverLimit(Record):
+    """Sampling found the service over a limit that no kernel controller holds."""
+
+    name: str
+    reason: str
+
+
+class Adopted(Record):
+    """At start-up: a service found running from before, with the spec it was started with."""
+
+    service: Service
+    pid: int  # 0: only leftovers without a main process
+    started: int
+    restarts: int
+    attempts: int
+    ready: bool
+    since: float  # monotonic seconds
+
+
+class Switch(Record):
+    """Make ``plan`` the goal. ``request`` comes back in the Reply."""
+
+    request: int
+    plan: Plan
+
+
+class Ask(Record):
+    """A person's ``verb`` (start, stop, restart) for one service."""
+
+    request: int
+    verb: str
+    name: str
+
+
+class Shutdown(Record):
+    """Stop everything in reverse order, then exit."""
+
+
+# -- actions: what the reconciler asks of the host ---------------------------------------------------------------------
+
+
+class Launch(Record):
+    """Make the cgroup, set its limits, fork the process and hold it before its first instruction."""
+
+    service: Service
+
+
+class Release(Record):
+    """Its pid is on record: let the held process execute its program."""
+
+    name: str
+
+
+class Resize(Record):
+    """Change the limits of a running service in place."""
+
+    service: Service
+
+
+class SetTotal(Record):
+    """Set the total on all services together: bytes, milli-cores."""
+
+    memory: int
+    cpu: int
+
+
+class Watch(Record):
+    """Start probing the service's health (again): until ready when ``ready`` is false, then at its interval."""
+
+    service: Service
+    ready: bool
+
+
+class Signal(Record):
+    """Send a signal to the main process."""
+
+    name: str
+    signum: int
+
+
+class Kill(Record):
+    """Kill every process of the service (cgroup.kill), then report Emptied."""
+
+    name: str
+
+
+class Remove(Record):
+    """The service is empty: remove its cgroup and runtime files."""
+
+    name: str
+
+
+class Commit(Record):
+    """The plan is in force: keep it as the choice for the next boot and the last known good."""
+
+    plan: Plan
+
+
+class Note(Record):
+    """An event for people. ``notable`` ones are written to disk and outlive a reboot."""
+
+    kind: str
+    service: str = ""
+    text: str = ""
+    notable: bool = False
+
+
+class Reply(Record):
+    """The answer to a request."""
+
+    request: int
+    ok: bool
+    text: str
+
+
+class Exit(Record):
+    """Everything is stopped; the agent may go."""
+
+
+Event = (
+    Tick | Launched | LaunchFailed | Executed | Ready | Unhealthy | Exited | Emptied | OverLimit | Adopted | Switch | Ask | Shutdown
+)
+Action = Launch | Release | Resize | SetTotal | Watch | Signal | Kill | Remove | Commit | Note | Reply | Exit
