@@ -1,0 +1,1 @@
+"""One thin door per outside thing. Every root path is a parameter."""
