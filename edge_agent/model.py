@@ -14,8 +14,8 @@ UNLIMITED = -1
 ESSENTIAL, NORMAL, HEAVY = 100, 50, 0
 """Importance by name; any whole number from 0 to 100 is allowed. At or above ESSENTIAL a service is never shed."""
 
-HELD_NAMES = ("memory", "swap", "cpu", "pids", "io", "oom_group")
-"""Resources an enforcement report speaks of."""
+RESOURCES = ("memory", "swap", "cpu", "pids", "io", "oom_group")
+"""What an enforcement report speaks of."""
 
 
 class Limits(Record):
@@ -40,13 +40,15 @@ class Health(Record):
     port: int = 0
     path: str = "/"  # http: any 2xx or 3xx answer is healthy
     argv: tuple[str, ...] = ()  # exec: exit code 0 is healthy
-    interval: float = 10.0  # seconds between probes once ready; sd_notify: WATCHDOG=1 at least this often; 0: never again
+    interval: float = (
+        10.0  # seconds between probes once ready; sd_notify: WATCHDOG=1 at least this often; 0: never again
+    )
     timeout: float = 3.0  # seconds for one probe
     failures: int = 3  # failed probes in a row before a restart
 
 
 class Restart(Record):
-    """restart_policy. ``attempts`` counts restarts in a row; a stretch of ``reset_after`` ready seconds forgets them."""
+    """restart_policy. Restarts in a row are counted; ``reset_after`` ready seconds forget them."""
 
     condition: str = "always"  # always | on_failure | never
     max_attempts: int = 5  # UNLIMITED: never give up
@@ -58,7 +60,7 @@ class Restart(Record):
 
 
 class Log(Record):
-    """Where standard output and error go: a size-bounded file in memory (run dir) or on disk, the journal, or nowhere."""
+    """Where output goes: a size-bounded file in memory (the run directory) or on disk, the journal, or nowhere."""
 
     kind: str = "memory"  # memory | disk | journal | none
     max_bytes: int = 256 * 1024  # both segments together
@@ -168,18 +170,6 @@ class OverLimit(Record):
     reason: str
 
 
-class Adopted(Record):
-    """At start-up: a service found running from before, with the spec it was started with."""
-
-    service: Service
-    pid: int  # 0: only leftovers without a main process
-    started: int
-    restarts: int
-    attempts: int
-    ready: bool
-    since: float  # monotonic seconds
-
-
 class Switch(Record):
     """Make ``plan`` the goal. ``request`` comes back in the Reply."""
 
@@ -281,6 +271,17 @@ class Exit(Record):
 
 
 Event = (
-    Tick | Launched | LaunchFailed | Executed | Ready | Unhealthy | Exited | Emptied | OverLimit | Adopted | Switch | Ask | Shutdown
+    Tick
+    | Launched
+    | LaunchFailed
+    | Executed
+    | Ready
+    | Unhealthy
+    | Exited
+    | Emptied
+    | OverLimit
+    | Switch
+    | Ask
+    | Shutdown
 )
 Action = Launch | Release | Resize | SetTotal | Watch | Signal | Kill | Remove | Commit | Note | Reply | Exit
