@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 class Unpacker:
@@ -21,7 +21,8 @@ class Unpacker:
     def unpack(self) -> Any: ...
     def __iter__(self) -> Iterator[Any]: ...
 
-class OutOfData(Exception): ...
+class UnpackException(Exception): ...
+class OutOfData(UnpackException): ...
 
 def packb(o: Any, *, use_bin_type: bool = ..., strict_types: bool = ..., default: Any = ...) -> bytes: ...
 def unpackb(
@@ -30,6 +31,7 @@ def unpackb(
     use_list: bool = ...,
     raw: bool = ...,
     strict_map_key: bool = ...,
+    ext_hook: Callable[[int, bytes], Any] = ...,
     max_str_len: int = ...,
     max_bin_len: int = ...,
     max_array_len: int = ...,

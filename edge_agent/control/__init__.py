@@ -1,0 +1,1 @@
+"""The way in: a unix socket, one msgpack map per frame. ``wire`` is pure, ``server`` resident, ``client`` front end."""
