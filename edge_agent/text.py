@@ -1,0 +1,50 @@
+"""Text for people, one way everywhere: sizes in binary units, cores, importance by name, tables. Pure; front end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .model import ESSENTIAL, HEAVY, NORMAL
+
+NOTHING = "-"
+"""Shown where there is no limit or no value."""
+
+_IMPORTANCE = {ESSENTIAL: "essential", NORMAL: "normal", HEAVY: "heavy"}
+
+
+def size(amount: int | None) -> str:
+    """Bytes with one decimal, ``244.1 MiB``; below 1 KiB exactly, ``512 B``; ``-`` for None.
+
+    Always binary units (IEC 80000-13), as the kernel counts: one column then compares, whatever the profile wrote.
+    """
+    if amount is None:
+        return NOTHING
+    if abs(amount) < 1024:
+        return f"{amount} B"
+    value = float(amount)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= 1024
+        if abs(value) < 1023.95:  # what would round up to 1024.0 is 1.0 of the next unit
+            break
+    return f"{value:.1f} {unit}"
+
+
+def cores(milli: int | None) -> str:
+    """Milli-cores as cores, ``0.25``; a third decimal only where the value has one; ``-`` for None."""
+    if milli is None:
+        return NOTHING
+    return f"{milli / 1000:.3f}" if milli % 10 else f"{milli / 1000:.2f}"
+
+
+def importance(value: int) -> str:
+    """``essential``, ``normal``, ``heavy``, or the number."""
+    return _IMPORTANCE.get(value, str(value))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    """Lines of a table, columns two spaces apart. ``align`` has one of ``<`` and ``>`` per column."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    return [
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)).rstrip()
+        for row in (header, *rows)
+    ]
