@@ -34,6 +34,7 @@ from .model import (
     Event,
     Exit,
     Exited,
+    Kill,
     Limits,
     Note,
     Plan,
@@ -42,6 +43,7 @@ from .model import (
     Service,
     SetTotal,
     Shutdown,
+    Signal,
     Switch,
     Tick,
     Watch,
@@ -139,6 +141,10 @@ def boot(
     for unit in step.units.values():
         if unit.state in LIVE and unit.state not in (STOPPING, KILLING) and unit.service.health.kind and unit.pid:
             step.actions.append(Watch(unit.service, ready=unit.state == READY))
+        elif unit.state == STOPPING:  # the agent before may have ended between its record and its deed
+            step.actions.append(Signal(unit.service.name, unit.service.stop_signal))
+        elif unit.state == KILLING and unit.service.name not in dead:
+            step.actions.append(Kill(unit.service.name))
     if committed is None:
         step.actions.append(Commit(plan))
     elif committed != plan:
@@ -257,7 +263,7 @@ def _bring_down(work: _Step) -> None:
         unit = work.units[name]
         if name in leaving and unit.state != STOPPING and unit.state != KILLING:
             dependants = [other for other in leaving if name in work.units[other].service.depends_on]
-            if not any(work.units[other].state in LIVE for other in dependants):
+            if unit.state not in LIVE or not any(work.units[other].state in LIVE for other in dependants):
                 work.apply(name, Stop())
         elif name in leaving and unit.then != OFF:
             work.apply(name, Stop())  # it was to come back: no more

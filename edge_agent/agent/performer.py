@@ -1,0 +1,372 @@
+"""Carry out what the reconciler asks for, and bring back what came of it as events: one queue, one thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+
+from ..host import process
+from ..host.logs import LogSink
+from ..host.loop import HANGUP, READ, URGENT
+from ..host.notify import NotifySocket
+from ..lifecycle import LIVE, STARTING, Unit
+from ..model import (
+    Action,
+    Commit,
+    Emptied,
+    Event,
+    Executed,
+    Exit,
+    Exited,
+    Kill,
+    Launch,
+    Launched,
+    LaunchFailed,
+    Note,
+    Release,
+    Remove,
+    Reply,
+    Resize,
+    Service,
+    SetTotal,
+    Signal,
+    Tick,
+    Watch,
+)
+from ..reconciler import Node, next_deadline, step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..control.server import Request
+    from ..host.containment import Containment, Report
+    from ..host.journal import Journal
+    from ..host.loop import Loop, Timer
+    from ..host.probes import Prober
+    from ..host.store import Store
+
+EMPTY_POLL = 0.02
+"""Seconds between looks at a killed service where no descriptor tells that it is empty."""
+
+REMOVE_AGAIN = 0.05
+
+
+class Main:
+    """A service's main process, ours or adopted. ``held``: forked and not released yet."""
+
+    __slots__ = ("child", "error_fd", "held", "pid", "pidfd")
+
+    def __init__(self, child: process.Child) -> None:
+        self.child = child
+        self.pid = child.pid
+        self.pidfd = child.pidfd
+        self.error_fd = child.error_fd
+        self.held = child.release_fd >= 0
+
+
+class Agent:
+    """The node's state, the queue of events, and everything that belongs to a running service."""
+
+    def __init__(self, loop: Loop, store: Store, journal: Journal, containment: Containment, log_dir: str) -> None:
+        self.loop = loop
+        self.store = store
+        self.journal = journal
+        self.containment = containment
+        self.log_dir = log_dir
+        self.node: Node
+        self.prober: Prober
+        self.requests: dict[int, Request] = {}
+        self.reports: dict[str, Report] = {}
+        self.total_report: Report = {}
+        self.mains: dict[str, Main] = {}
+        self.sinks: dict[str, LogSink] = {}
+        self.done = False
+        self.woken: Callable[[], None] = lambda: None  # called after events and output, for those who follow them
+        self._notify: dict[str, NotifySocket] = {}
+        self._killing: dict[str, int] = {}  # name -> descriptor that tells when it is empty, or -1
+        self._queue: deque[Event] = deque()
+        self._busy = False
+        self._timer: Timer | None = None
+        self._saved: dict[str, Unit] = {}
+        self._perform: dict[type, Callable[[Any], None]] = {
+            Launch: self._launch,
+            Release: self._release,
+            Resize: self._resize,
+            SetTotal: self._set_total,
+            Watch: lambda action: self.prober.start(action.service, action.ready),
+            Signal: self._signal,
+            Kill: self._kill,
+            Remove: self._remove,
+            Commit: self._commit,
+            Note: lambda note: self.note(note.kind, note.service, note.text, notable=note.notable),
+            Reply: self._reply,
+            Exit: self._exit,
+        }
+
+    # -- the turn: events in, actions out ------------------------------------------------------------------------------
+
+    def begin(self, node: Node, actions: list[Action], pidfds: dict[str, int]) -> None:
+        """Take over the node that ``boot`` made with the living processes, and do its first actions."""
+        self.node = node
+        self._busy = True
+        for name, pidfd in pidfds.items():
+            unit = node.units[name]
+            self._adopt(unit, pidfd)
+            if unit.state == STARTING:
+                self._queue.append(Executed(name))  # it was released, or it ends by itself and is seen to
+        self._carry_out(actions)
+        self._drain()
+
+    def hurry(self) -> None:
+        """Do not wait for graceful ends: kill what is still to stop."""
+        for name, unit in self.node.units.items():
+            if unit.state in LIVE:
+                self.containment.kill(name)
+
+    def close(self) -> None:
+        """Everything is stopped: leave nothing behind in the run directory."""
+        for name in list(self._saved):
+            self._forget(name)
+
+    def emit(self, event: Event) -> None:
+        """Feed one event to the reconciler. From within an action it is queued behind it."""
+        self._queue.append(event)
+        if not self._busy:
+            self._drain()
+
+    def note(self, kind: str, service: str, text: str, *, notable: bool = False) -> None:
+        """Record an event for people."""
+        self.journal.add(kind, service, text, notable=notable)
+
+    def _drain(self) -> None:
+        self._busy = True
+        while self._queue:
+            self.node, actions = step(self.node, self._queue.popleft(), self.loop.now())
+            self._carry_out(actions)
+        self._busy = False
+        self._set_timer()
+        self.woken()
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        self._save()  # first on record, then done: a killed agent's successor knows of every process
+        for action in actions:
+            self._perform[type(action)](action)
+
+    def _save(self) -> None:
+        units = self.node.units
+        for name, unit in units.items():
+            if self._saved.get(name) is unit or (unit.state == STARTING and not unit.pid):
+                continue  # what is not forked yet needs no record: it runs nothing before its pid is on one
+            try:
+                self.store.save_unit(unit)
+            except OSError as error:
+                self.note("record", name, f"cannot write its record: {error.strerror}; fix: free {self.store.run_dir}")
+            self._saved[name] = unit
+        for name in [name for name in self._saved if name not in units]:
+            self._forget(name)
+
+    def _set_timer(self) -> None:
+        due = None if self.done else next_deadline(self.node)
+        if self._timer is not None:
+            if self._timer.due == due and self._timer.call is not None:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self.loop.at(due, lambda: self.emit(Tick()))
+
+    # -- actions -------------------------------------------------------------------------------------------------------
+
+    def _launch(self, action: Launch) -> None:
+        service = action.service
+        name = service.name
+        try:
+            child = self._fork(service)
+        except process.LaunchError as error:
+            self.emit(LaunchFailed(name, str(error)))
+        except OSError as error:
+            self.emit(LaunchFailed(name, f"cannot start {name}: {error.strerror or error}"))
+        else:
+            self._watch_main(name, Main(child))
+            self.emit(Launched(name, child.pid, child.started))
+
+    def _fork(self, service: Service) -> process.Child:
+        name = service.name
+        self.reports[name] = self.containment.prepare(service)
+        notify = self._open_notify(service)
+        writer = self._sink(service).open_writer()
+        try:
+            entry = self.containment.entry(name)
+            try:
+                child = process.launch(
+                    service,
+                    entry_fd=entry,
+                    stdout=writer,
+                    env_extra=self.containment.marker(name),
+                    notify_path=notify.path if notify is not None else None,
+                )
+            finally:
+                if entry >= 0:
+                    os.close(entry)
+        finally:
+            os.close(writer)
+        self.containment.track(name, child.pid, child.started)
+        return child
+
+    def _watch_main(self, name: str, main: Main) -> None:
+        self.mains[name] = main
+        self.loop.watch(main.pidfd, READ, lambda _events: self._ended(name, main))
+        if main.error_fd >= 0:
+            self.loop.watch(main.error_fd, READ | HANGUP, lambda _events: self._told(name, main))
+
+    def _adopt(self, unit: Unit, pidfd: int) -> None:
+        """Watch a process that an earlier agent started."""
+        name = unit.service.name
+        self.containment.track(name, unit.pid, unit.started)
+        self._watch_main(name, Main(process.Child(unit.pid, pidfd, unit.started, -1, -1)))
+        self.reports[name] = self.containment.resize(unit.service)
+        self._sink(unit.service)
+        self._open_notify(unit.service)
+
+    def _release(self, action: Release) -> None:
+        main = self.mains.get(action.name)
+        if main is not None and main.held:
+            main.held = False
+            process.release(main.child)
+
+    def _told(self, name: str, main: Main) -> None:
+        """End of file: the program is being executed. Text: why it could not be."""
+        if main.error_fd < 0:
+            return
+        text = process.read_error(main.error_fd)
+        if text is None:
+            return
+        self.loop.forget(main.error_fd)
+        os.close(main.error_fd)
+        main.error_fd = -1
+        self.emit(LaunchFailed(name, text) if text else Executed(name))
+
+    def _ended(self, name: str, main: Main) -> None:
+        self._told(name, main)
+        status = process.reap(main.pid)
+        self.loop.forget(main.pidfd)
+        os.close(main.pidfd)
+        if main.held:
+            main.held = False
+            os.close(main.child.release_fd)
+        if self.mains.get(name) is main:
+            del self.mains[name]
+        self.emit(Exited(name, main.pid, status, self.containment.oom_cause(name)))
+        self._check_empty(name)
+
+    def _resize(self, action: Resize) -> None:
+        self.reports[action.service.name] = self.containment.resize(action.service)
+
+    def _set_total(self, action: SetTotal) -> None:
+        self.total_report = self.containment.set_total(action.memory, action.cpu)
+
+    def _signal(self, action: Signal) -> None:
+        main = self.mains.get(action.name)
+        if main is not None:
+            try:
+                signal.pidfd_send_signal(main.pidfd, action.signum)
+            except ProcessLookupError:
+                pass  # its end is on the way
+
+    def _kill(self, action: Kill) -> None:
+        name = action.name
+        self.prober.stop(name)
+        self.containment.kill(name)
+        if name not in self._killing:
+            fd = self.containment.watch(name) if self.containment.populated(name) else -1
+            self._killing[name] = fd
+            if fd >= 0:
+                self.loop.watch(fd, URGENT, lambda _events: self._check_empty(name))
+        self._check_empty(name)
+
+    def _check_empty(self, name: str) -> None:
+        """Report a killed service as empty once its main process is reaped and nothing else is left."""
+        fd = self._killing.get(name)
+        if fd is None or name in self.mains:
+            return  # not being killed, or the end of the main process will bring us back here
+        if self.containment.populated(name):
+            if fd < 0:
+                self.loop.at(self.loop.now() + EMPTY_POLL, lambda: self._check_empty(name))
+            return
+        del self._killing[name]
+        if fd >= 0:
+            self.loop.forget(fd)
+            os.close(fd)
+        self.emit(Emptied(name))
+
+    def _remove(self, action: Remove) -> None:
+        name = action.name
+        notify = self._notify.pop(name, None)
+        if notify is not None:
+            notify.close()
+        self.reports.pop(name, None)
+        self._remove_containment(name)
+
+    def _remove_containment(self, name: str) -> None:
+        unit = self.node.units.get(name)
+        if unit is not None and unit.state in LIVE:
+            return  # started again meanwhile, in a containment of the same name
+        if not self.containment.remove(name):
+            self.loop.at(self.loop.now() + REMOVE_AGAIN, lambda: self._remove_containment(name))
+
+    def _commit(self, action: Commit) -> None:
+        try:
+            self.store.commit(action.plan)
+        except OSError as error:
+            where = self.store.data_dir
+            text = f"cannot keep {action.plan.profile} for the next boot: {error.strerror}; fix: free {where}"
+            self.note("degraded", "", text)
+            self.node = self.node._replace(degraded=text)
+
+    def _reply(self, action: Reply) -> None:
+        request = self.requests.pop(action.request, None)
+        if request is None:
+            return
+        if action.ok:
+            request.reply({"text": action.text})
+        else:
+            request.fail("rolled-back" if "rolled back" in action.text else "refused", action.text)
+
+    def _exit(self, _action: Exit) -> None:
+        self.done = True
+        self.loop.stop()
+
+    # -- what belongs to a service -------------------------------------------------------------------------------------
+
+    def _sink(self, service: Service) -> LogSink:
+        sink = self.sinks.get(service.name)
+        if sink is not None and sink.log != service.log:
+            sink.close()
+            sink = None
+        if sink is None:
+            directory = self.store.service_dir(service.name)
+            os.makedirs(directory, 0o755, exist_ok=True)
+            sink = self.sinks[service.name] = LogSink(self.loop, service, directory, self.log_dir)
+        return sink
+
+    def _open_notify(self, service: Service) -> NotifySocket | None:
+        if service.health.kind != "sd_notify":
+            return None
+        notify = self._notify.get(service.name)
+        if notify is None:
+            path = os.path.join(self.store.service_dir(service.name), "notify")
+            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+            notify = NotifySocket(self.loop, path, service, self.containment, self.prober)
+            self._notify[service.name] = notify
+        return notify
+
+    def _forget(self, name: str) -> None:
+        """The service is no longer part of the node."""
+        del self._saved[name]
+        sink = self.sinks.pop(name, None)
+        if sink is not None:
+            sink.close()
+        self.store.drop_unit(name)

@@ -1,0 +1,93 @@
+"""What an earlier agent left running: taken over without a restart, or said to have died. Never a stranger.
+
+Each record names a process by pid and start time, and the containment must own that pid now. Processes without a
+readable record are known by their containment's name alone: the plan's service of that name takes them over when their
+command line is the one it would have been started with; otherwise they are ended.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..host import process
+from ..lifecycle import KILLING, LIVE, OFF, READY, STARTING, Unit
+from ..model import Exited, Plan, Service
+from ..records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..host.containment import Containment
+
+
+class Found(Record):
+    """What there is: units by name, descriptors of the living main processes, the ends of the dead, and what to say."""
+
+    units: dict[str, Unit]
+    pidfds: dict[str, int]
+    dead: dict[str, Exited]
+    said: tuple[str, ...]
+
+
+def recover(records: dict[str, Unit], containment: Containment, plan: Plan, now: float) -> Found:
+    """Hold the records against the processes that are there. Opens a pidfd for each adopted one."""
+    units: dict[str, Unit] = {}
+    pidfds: dict[str, int] = {}
+    dead: dict[str, Exited] = {}
+    said: list[str] = []
+    known = {service.name: service for service in plan.services}
+    for name, unit in records.items():
+        units[name] = unit
+        if unit.state not in LIVE or unit.state == KILLING:
+            continue
+        pidfd = process.open_pidfd(unit.pid, unit.started) if unit.pid else -1
+        if pidfd >= 0 and containment.owns(name, unit.pid):
+            pidfds[name] = pidfd
+            said.append(f"adopted {name}, pid {unit.pid}")
+            continue
+        if pidfd >= 0:
+            os.close(pidfd)
+            said.append(f"did not adopt {name}: pid {unit.pid} is not in its containment any more")
+        dead[name] = Exited(name, unit.pid, process.reap(unit.pid) if unit.pid else None, containment.oom_cause(name))
+    for name in containment.names():
+        if name in units and units[name].state in LIVE:
+            continue
+        members = containment.members(name)
+        if not members:
+            containment.remove(name)
+            continue
+        unit, pidfd = _rebuild(name, members, known.get(name), containment, now)
+        units[name] = unit
+        if pidfd >= 0:
+            pidfds[name] = pidfd
+            said.append(f"adopted {name}, pid {unit.pid}, without a record")
+        else:
+            said.append(f"ends {len(members)} processes of {name}: no record tells what they are")
+    return Found(units, pidfds, dead, tuple(said))
+
+
+def _rebuild(
+    name: str, members: list[int], service: Service | None, containment: Containment, now: float
+) -> tuple[Unit, int]:
+    """A unit from the processes alone, with a pidfd of the main one, or -1 when they are to be killed."""
+    starts = {pid: process.start_time(pid) for pid in members}
+    for started, pid in sorted((started, pid) for pid, started in starts.items() if started is not None):
+        if service is None or _command_line(pid) != service.argv:
+            continue
+        pidfd = process.open_pidfd(pid, started)
+        if pidfd >= 0 and containment.owns(name, pid):
+            state = STARTING if service.health.kind in ("tcp", "http", "exec") else READY
+            deadline = now + service.start_timeout if state == STARTING else None
+            ready_at = now if state == READY else None
+            return Unit(service, state, pid, started, now, deadline, ready_at), pidfd
+        if pidfd >= 0:
+            os.close(pidfd)
+    spec = service or Service(name, ("/nonexistent",))
+    return Unit(spec, KILLING, since=now, deadline=now, then=OFF), -1
+
+
+def _command_line(pid: int) -> tuple[str, ...]:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return tuple(part.decode(errors="surrogateescape") for part in file.read(65536).split(b"\0")[:-1])
+    except OSError:
+        return ()

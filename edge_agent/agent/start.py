@@ -1,0 +1,204 @@
+"""From a command line to a running node: options, the choice of containment, adoption, signals, the end.
+
+Reads only Plans. It is executed in place by the front end, as ``python -I -S``: no site, no pathlib, no argparse.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from .. import __version__, codec
+from ..control.server import Server
+from ..host.journal import Journal
+from ..host.loop import READ, Loop
+from ..host.probes import Prober
+from ..host.store import LockedError, Store
+from ..model import Plan, Shutdown
+from ..reconciler import boot
+from .performer import Agent
+from .recovery import recover
+from .verbs import Verbs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..host.containment import Containment
+
+OPTIONS = {
+    "plan-fd": "a descriptor to read the plan from",
+    "plan": "a file to read the plan from",
+    "run-dir": "records of this boot, sockets, logs in memory",
+    "data-dir": "the committed plan, notable events",
+    "log-dir": "logs on disk",
+    "degraded": "why this plan is not the one that was asked for",
+    "control-gid": "a group that may use the control socket",
+    "enforcement": "auto | cgroup2 | sampling | none, over the plan's own",
+    "cgroup-path": "the directory below which cgroups may be made; '': none",
+    "io-device": "major:minor of the disk for io.max",
+}
+
+
+class StartError(Exception):
+    """The agent cannot run; the text is for people."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the agent until it is told to stop. Exits 0 after an orderly end, 1 when it cannot start."""
+    try:
+        resident = Resident(_options(argv), argv)
+    except (StartError, LockedError, codec.PlanError, OSError) as error:
+        os.write(2, f"edge-agent: {error}\n".encode())
+        sys.exit(1)
+    resident.run()
+
+
+def _options(argv: list[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    rest = iter(argv)
+    for word in rest:
+        name = word.removeprefix("--")
+        if name not in OPTIONS or name == word:
+            raise StartError(f"cannot start: {word!r} is not an option; fix: one of --{', --'.join(OPTIONS)}")
+        options[name] = next(rest, "")
+    for name in ("run-dir", "data-dir", "log-dir"):
+        if not options.get(name):
+            raise StartError(f"cannot start: --{name} is missing; fix: start it by `edge-agent`")
+    return options
+
+
+class Resident:
+    """One agent process."""
+
+    def __init__(self, options: dict[str, str], argv: list[str]) -> None:
+        self._options = options
+        self._argv = argv
+        self._interrupted = False
+        self.loop = Loop()
+        self.store = Store(options["run-dir"], options["data-dir"])
+        self.store.lock()
+        committed = self.store.committed()
+        plan = self._plan(committed)
+        mode = options.get("enforcement") or plan.enforcement
+        self.containment = _containment(mode, options)
+        self.containment.open()
+        self.journal = Journal(options["data-dir"])
+        self.agent = Agent(self.loop, self.store, self.journal, self.containment, options["log-dir"])
+        self.agent.prober = Prober(self.loop, self.containment, self.agent.emit)
+        kind = "cgroup2" if self.containment.kind == "cgroup2" else mode.replace("auto", "sampling")
+        self.verbs = Verbs(self.agent, self._reload, self._reexec, kind)
+        self.agent.woken = self.verbs.wake
+        self._listen_for_signals()
+        self._start(plan, committed)
+        self.server = Server(
+            self.loop,
+            os.path.join(options["run-dir"], "control"),
+            self.verbs,
+            uid=os.geteuid(),
+            gid=int(options["control-gid"]) if options.get("control-gid") else None,
+        )
+
+    def _plan(self, committed: Plan | None) -> Plan:
+        if "plan-fd" in self._options:
+            fd = int(self._options["plan-fd"])
+            with open(fd, "rb") as file:
+                return codec.unpack_plan(file.read(codec.MAX_BYTES + 1))
+        if "plan" in self._options:
+            with open(self._options["plan"], "rb") as file:
+                return codec.unpack_plan(file.read(codec.MAX_BYTES + 1))
+        if committed is None:
+            raise StartError(f"cannot start: {self._options['data-dir']} holds no plan; fix: give a profile")
+        return committed
+
+    def _start(self, plan: Plan, committed: Plan | None) -> None:
+        now = self.loop.now()
+        records = self.store.units()
+        found = recover(records, self.containment, committed or plan, now)
+        self.agent.note("agent", "", f"edge-agent {__version__} starts with profile {plan.profile}", notable=False)
+        for complaint in self.store.complaints:
+            self.agent.note("set-aside", "", complaint, notable=True)
+        for said in found.said:
+            self.agent.note("adoption", "", said)
+        degraded = self._options.get("degraded", "")
+        if degraded:
+            self.agent.note("degraded", "", degraded, notable=True)
+        node, actions = boot(plan, committed, found.units, found.dead, now, degraded)
+        self.agent.begin(node, actions, found.pidfds)
+
+    def run(self) -> None:
+        """Turn the loop until everything is stopped."""
+        self.loop.run()
+        self.server.close()
+        self.agent.close()
+        self.containment.close(remove=True)
+        self.store.close()
+
+    # -- signals -------------------------------------------------------------------------------------------------------
+
+    def _listen_for_signals(self) -> None:
+        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, lambda *_: None)
+        self.loop.watch(read, READ, lambda _events: self._signalled(os.read(read, 64)))
+
+    def _signalled(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == signal.SIGHUP:
+                self._reload()
+            elif number == signal.SIGUSR2:
+                self._reexec()
+            elif self._interrupted:
+                self.agent.hurry()  # asked twice: the person does not want to wait for a graceful end
+            else:
+                self._interrupted = True
+                self.agent.emit(Shutdown())
+
+    def _reload(self) -> None:
+        """Have the front end compile the profile again and hand the plan over; the resident cannot read YAML."""
+        source = self.agent.node.plan.source
+        environment = {
+            **os.environ,
+            "EDGE_AGENT_RUN_DIR": self._options["run-dir"],
+            "EDGE_AGENT_DATA_DIR": self._options["data-dir"],
+            "EDGE_AGENT_LOG_DIR": self._options["log-dir"],
+        }
+        argv = [sys.executable, "-m", "edge_agent", "--config", source]
+        pid = os.posix_spawn(sys.executable, argv, environment, setsigdef=[signal.SIGPIPE])
+        pidfd = os.pidfd_open(pid)
+
+        def ended(_events: int) -> None:
+            self.loop.forget(pidfd)
+            os.close(pidfd)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if status != 0:
+                text = f"cannot reload {source}: the front end exited with {status}; the running plan stays"
+                self.agent.note("reload-failed", "", text, notable=True)
+
+        self.agent.note("reload", "", f"reload of {source} asked for")
+        self.loop.watch(pidfd, READ, ended)
+
+    def _reexec(self) -> None:
+        """Become the installed version of this program; children stay children, and are adopted like any others."""
+        keep = [word for name in OPTIONS if name in self._options for word in (f"--{name}", self._options[name])]
+        for name in ("plan", "plan-fd", "degraded"):
+            if name in self._options:
+                at = keep.index(f"--{name}")
+                del keep[at : at + 2]
+        self.agent.note("agent", "", "executes itself anew")
+        self.server.close()
+        self.store.close()
+        os.execv(sys.executable, [*sys.orig_argv[: len(sys.orig_argv) - len(self._argv)], *keep])  # noqa: S606
+
+
+def _containment(mode: str, options: dict[str, str]) -> Containment:
+    path = options.get("cgroup-path", "")
+    if mode in ("auto", "cgroup2") and path:
+        from ..host.cgroup import CgroupContainment
+
+        return CgroupContainment(path, io_device=options.get("io-device", ""))
+    if mode == "cgroup2":
+        raise StartError("cannot enforce by cgroup2: no delegated cgroup here; fix: see `edge-agent check`")
+    from ..host.tree import TreeContainment
+
+    return TreeContainment(options["run-dir"], sampling=mode != "none")

@@ -1,0 +1,163 @@
+"""What outlives the agent: unit records for the agent's next process, the committed plan for the next boot.
+
+Unit records lie in the run directory, one small file each, valid for one boot only. The committed plan lies in the
+data directory, written through to the disk. Every file is replaced by rename(2), so a reader sees the old or the new.
+A file that cannot be believed is set aside under ``*.bad`` and said; nothing here raises for what it finds on disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from .. import codec
+from ..lifecycle import Unit
+from ..model import Plan
+
+UNIT = "unit"
+PLAN = "plan"
+
+
+class LockedError(Exception):
+    """Another agent uses this run directory."""
+
+
+class Store:
+    """The run directory and the data directory. ``complaints``: sentences on files that were set aside."""
+
+    def __init__(self, run_dir: str, data_dir: str, proc: str = "/proc") -> None:
+        self.run_dir = run_dir
+        self.data_dir = data_dir
+        self.complaints: list[str] = []
+        os.makedirs(os.path.join(run_dir, "services"), 0o755, exist_ok=True)
+        os.makedirs(data_dir, 0o755, exist_ok=True)
+        with open(os.path.join(proc, "sys/kernel/random/boot_id"), "rb") as file:
+            self.boot = file.read().strip()
+        self._lock = os.open(os.path.join(run_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def lock(self, patience: float = 2.0) -> None:
+        """Be the only agent of this run directory. Raises LockedError.
+
+        The wait is for forked children of a killed agent, which hold its lock until they notice that it is gone.
+        """
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise LockedError(
+                        f"cannot run: another agent uses {self.run_dir}; fix: stop it, or set EDGE_AGENT_RUN_DIR"
+                    ) from None
+                time.sleep(0.01)
+            else:
+                return
+
+    def service_dir(self, name: str) -> str:
+        """Where a service's record, log and sockets are."""
+        return os.path.join(self.run_dir, "services", name)
+
+    def save_unit(self, unit: Unit) -> None:
+        """Replace a unit's record. Raises OSError when the run directory is full or gone."""
+        directory = self.service_dir(unit.service.name)
+        data = self.boot + b"\n" + codec.pack(unit)
+        try:
+            _replace(directory, UNIT, data, sync=False)
+        except FileNotFoundError:
+            os.mkdir(directory, 0o755)
+            _replace(directory, UNIT, data, sync=False)
+
+    def drop_unit(self, name: str) -> None:
+        """Forget a unit and everything else in its directory."""
+        directory = self.service_dir(name)
+        try:
+            for entry in os.listdir(directory):
+                os.unlink(os.path.join(directory, entry))
+            os.rmdir(directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self.complaints.append(f"cannot clear {directory}: {error.strerror}")
+
+    def units(self) -> dict[str, Unit]:
+        """The records of this boot, by name. Records of an earlier boot speak of processes that are gone."""
+        found = {}
+        for name in sorted(os.listdir(os.path.join(self.run_dir, "services"))):
+            path = os.path.join(self.service_dir(name), UNIT)
+            try:
+                boot, _, data = _read(path).partition(b"\n")
+                if boot != self.boot:
+                    os.unlink(path)
+                    continue
+                unit = _unit(data, name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except (OSError, codec.PlanError) as error:
+                self._set_aside(path, error)
+            else:
+                found[name] = unit
+        return found
+
+    def commit(self, plan: Plan) -> None:
+        """Keep the plan as the choice for the next boot. On return it is on the disk. Raises OSError."""
+        _replace(self.data_dir, PLAN, codec.pack_plan(plan), sync=True)
+
+    def committed(self) -> Plan | None:
+        """The last known good plan, or None when there is none that can be read."""
+        path = os.path.join(self.data_dir, PLAN)
+        try:
+            return codec.unpack_plan(_read(path))
+        except FileNotFoundError:
+            return None
+        except (OSError, codec.PlanError) as error:
+            self._set_aside(path, error)
+            return None
+
+    def close(self) -> None:
+        """Let the next agent in."""
+        os.close(self._lock)
+
+    def _set_aside(self, path: str, error: Exception) -> None:
+        said = f"cannot read {path}: {error}; set aside as {path}.bad"
+        try:
+            os.replace(path, path + ".bad")
+        except OSError as failed:
+            said = f"cannot read {path}: {error}; and cannot set it aside: {failed.strerror}"
+        self.complaints.append(said)
+
+
+def _unit(data: bytes, name: str) -> Unit:
+    unit: Unit = codec.unpack(data, "Unit")
+    if unit.service.name != name or not codec.legal_name(name):
+        raise codec.PlanError(f"it speaks of {unit.service.name!r:.80}")
+    return unit
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        return os.read(fd, codec.MAX_BYTES + 64)
+    finally:
+        os.close(fd)
+
+
+def _replace(directory: str, name: str, data: bytes, *, sync: bool) -> None:
+    """Write ``name`` in ``directory`` so that a crash leaves the old or the new content, never a part."""
+    path = os.path.join(directory, name)
+    temporary = path + ".new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+    if sync:
+        parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
