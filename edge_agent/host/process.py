@@ -17,6 +17,7 @@ from ..records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Never
 
     from ..model import Service
@@ -114,9 +115,7 @@ def launch(
 def _signals() -> list[int]:
     """Signals to reset in a child; going through all of them in every child would double its time."""
     if not _changed_signals:
-        for number in range(1, 32):
-            if signal.getsignal(number) != signal.SIG_DFL:
-                _changed_signals.append(number)
+        _changed_signals.extend(number for number in range(1, 32) if signal.getsignal(number) != signal.SIG_DFL)
     return _changed_signals
 
 
@@ -239,9 +238,9 @@ def _child(
         os._exit(127)
 
 
-def _try(what: str, fix: str, call: object, *args: object) -> None:
+def _try(what: str, fix: str, call: Callable[..., object], *args: object) -> None:
     try:
-        call(*args)  # type: ignore[operator]  # Callable would need typing at run time
+        call(*args)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise _SetupError(f"cannot {what}: {reason}; fix: {fix}") from None
@@ -292,13 +291,13 @@ def _take_attributes(service: Service) -> None:
         _wish(f"set rlimit {number} to {soft}:{hard}", resource.setrlimit, number, (soft, hard))
 
 
-def _wish(what: str, call: object, *args: object) -> None:
+def _wish(what: str, call: Callable[..., object], *args: object) -> None:
     """An attribute that an agent without privilege may be refused: then the service runs without, and its log says so.
 
     With an empty ``what`` it is a default nobody asked for, and not worth a line.
     """
     try:
-        call(*args)  # type: ignore[operator]  # as in _try
+        call(*args)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         if os.geteuid() == 0 or getattr(error, "errno", errno.EPERM) not in _PERMISSION:
