@@ -23,6 +23,7 @@ from ..model import (
     Launch,
     Launched,
     LaunchFailed,
+    Log,
     Note,
     Release,
     Remove,
@@ -82,9 +83,9 @@ class Agent:
         self.reports: dict[str, Report] = {}
         self.total_report: Report = {}
         self.mains: dict[str, Main] = {}
-        self.sinks: dict[str, LogSink] = {}
         self.done = False
         self.woken: Callable[[], None] = lambda: None  # called after events and output, for those who follow them
+        self._logs: dict[str, tuple[Log, LogSink]] = {}
         self._notify: dict[str, NotifySocket] = {}
         self._killing: dict[str, int] = {}  # name -> descriptor that tells when it is empty, or -1
         self._queue: deque[Event] = deque()
@@ -342,15 +343,20 @@ class Agent:
     # -- what belongs to a service -------------------------------------------------------------------------------------
 
     def _sink(self, service: Service) -> LogSink:
-        sink = self.sinks.get(service.name)
-        if sink is not None and sink.log != service.log:
-            sink.close()
-            sink = None
-        if sink is None:
-            directory = self.store.service_dir(service.name)
-            os.makedirs(directory, 0o755, exist_ok=True)
-            sink = self.sinks[service.name] = LogSink(self.loop, service, directory, self.log_dir)
+        log, sink = self._logs.get(service.name, (None, None))
+        if sink is None or log != service.log:
+            if sink is not None:
+                sink.close()
+            sink = LogSink(self.loop, service, self.store.run_dir, self.log_dir)
+            sink.on_data = self.woken
+            if sink.reason:
+                self.note("log", service.name, sink.reason)
+            self._logs[service.name] = (service.log, sink)
         return sink
+
+    def sink(self, name: str) -> LogSink | None:
+        """The log of a service that has been started here."""
+        return self._logs.get(name, (None, None))[1]
 
     def _open_notify(self, service: Service) -> NotifySocket | None:
         if service.health.kind != "sd_notify":
@@ -366,7 +372,7 @@ class Agent:
     def _forget(self, name: str) -> None:
         """The service is no longer part of the node."""
         del self._saved[name]
-        sink = self.sinks.pop(name, None)
+        _, sink = self._logs.pop(name, (None, None))
         if sink is not None:
             sink.close()
         self.store.drop_unit(name)

@@ -34,7 +34,7 @@ OPTIONS = {
     "degraded": "why this plan is not the one that was asked for",
     "control-gid": "a group that may use the control socket",
     "enforcement": "auto | cgroup2 | sampling | none, over the plan's own",
-    "cgroup-path": "the directory below which cgroups may be made; '': none",
+    "cgroup-root": "a directory to make cgroups in, over the one found (EDGE_AGENT_CGROUP_ROOT)",
     "io-device": "major:minor of the disk for io.max",
 }
 
@@ -192,13 +192,18 @@ class Resident:
 
 
 def _containment(mode: str, options: dict[str, str]) -> Containment:
-    path = options.get("cgroup-path", "")
-    if mode in ("auto", "cgroup2") and path:
-        from ..host.cgroup import CgroupContainment
+    code = "by-setting"
+    if mode in ("auto", "cgroup2"):
+        from ..host import hierarchy
 
-        return CgroupContainment(path, io_device=options.get("io-device", ""))
-    if mode == "cgroup2":
-        raise StartError("cannot enforce by cgroup2: no delegated cgroup here; fix: see `edge-agent check`")
+        place = hierarchy.find(override=options.get("cgroup-root", ""))
+        if place.delegated:
+            from ..host.cgroup import CgroupContainment
+
+            return CgroupContainment(place.path, io_device=options.get("io-device", ""))
+        if mode == "cgroup2":
+            raise StartError("cannot enforce by cgroup2: no delegated cgroup here; fix: see `edge-agent check`")
+        code = "not-delegated" if place.kind == "unified" else "no-cgroup2"
     from ..host.tree import TreeContainment
 
-    return TreeContainment(options["run-dir"], sampling=mode != "none")
+    return TreeContainment(options["run-dir"], "none" if mode == "none" else "sampling", code)

@@ -137,7 +137,7 @@ class Verbs:
 
     def _logs(self, request: Request) -> None:
         name, cursor = request.args["name"], int(request.args.get("cursor", -1))
-        sink = self.agent.sinks.get(name)
+        sink = self.agent.sink(name)
         if sink is None:
             request.fail("unknown", f"cannot show the log of {name!r:.80}: it has none here", "see `edge-agent status`")
             return
