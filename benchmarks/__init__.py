@@ -1,0 +1,1 @@
+"""Compares edge-agent with other supervisors on this machine. Standard library only; see README.md."""
