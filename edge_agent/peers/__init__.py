@@ -1,1 +1,1 @@
-"""The link between nodes: ``wire``, ``zap``, ``light`` and ``full`` are pure; ``transport`` is the only door to ZeroMQ."""
+"""The link between nodes: ``wire``, ``zap``, ``light``, ``full`` are pure; ``transport`` is the only door to ZeroMQ."""

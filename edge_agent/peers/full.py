@@ -68,7 +68,8 @@ class Full:
     def views(self) -> tuple[View, ...]:
         """Every configured light node, in the order of the configuration."""
         return tuple(
-            View(key, node.state, node.name, node.release, node.last_seen, node.refused) for key, node in self._nodes.items()
+            View(key, node.state, node.name, node.release, node.last_seen, node.refused)
+            for key, node in self._nodes.items()
         )
 
     def step(self, event: Tick | Heard, now: float) -> list[Send | Note]:

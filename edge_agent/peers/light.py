@@ -86,7 +86,19 @@ class View(Record):
 
 
 class _Peer:
-    __slots__ = ("due", "failures", "last_seen", "node", "refused", "release", "rtt", "sent", "sequence", "state", "target")
+    __slots__ = (
+        "due",
+        "failures",
+        "last_seen",
+        "node",
+        "refused",
+        "release",
+        "rtt",
+        "sent",
+        "sequence",
+        "state",
+        "target",
+    )
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -105,7 +117,12 @@ class Light:
     """All configured full peers. ``chance`` returns a number from 0 to 1; it spreads the retries of many nodes."""
 
     def __init__(
-        self, node: str, release: str, targets: Sequence[Target], heartbeat: float, chance: Callable[[], float]
+        self,
+        node: str,
+        release: str,
+        targets: Sequence[Target],
+        heartbeat: float,
+        chance: Callable[[], float],
     ) -> None:
         self._node, self._release = node, release
         self._heartbeat = heartbeat
@@ -161,7 +178,9 @@ class Light:
         actions: list[Action] = [Close(index)]
         if peer.state == WAITING or not peer.failures:  # said once, not at every attempt
             was = "lost" if peer.state == WAITING else "cannot reach"
-            actions.append(Note(f"{was} full peer {peer.target.endpoint}: no echo in {self._patience:g} s; trying again"))
+            actions.append(
+                Note(f"{was} full peer {peer.target.endpoint}: no echo in {self._patience:g} s; trying again")
+            )
         peer.state = DOWN
         delay = min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(peer.failures, 16))
         peer.failures += 1

@@ -49,7 +49,9 @@ def new_secret() -> str:
 def context() -> Context:
     """A context with one I/O thread. Raises TransportError when this libzmq has no CURVE."""
     if not zmq.has("curve"):
-        raise TransportError("cannot authenticate peers: this libzmq was built without CURVE; fix: install pyzmq from PyPI")
+        raise TransportError(
+            "cannot authenticate peers: this libzmq was built without CURVE; fix: install pyzmq from PyPI"
+        )
     made: Context = zmq.Context(io_threads=1)
     made.set(zmq.MAX_SOCKETS, 256)
     return made
@@ -134,7 +136,9 @@ def _listener(context: Context, gate: Gate, domain: str, rule: Callable[[zap.Que
     return socket
 
 
-def listen_curve(context: Context, gate: Gate, endpoint: str, key: Key, keys: frozenset[str], domain: str, limit: int) -> Socket:
+def listen_curve(
+    context: Context, gate: Gate, endpoint: str, key: Key, keys: frozenset[str], domain: str, limit: int
+) -> Socket:
     """A ROUTER on ``endpoint`` for owners of ``keys`` only; parts above ``limit`` bytes end their connection.
 
     Raises TransportError when the endpoint cannot be bound.
@@ -150,7 +154,9 @@ def listen_curve(context: Context, gate: Gate, endpoint: str, key: Key, keys: fr
 def listen_local(context: Context, gate: Gate, path: str, domain: str, limit: int) -> Socket:
     """A ROUTER on a unix socket of mode 0660, for this user, its group and root. Raises TransportError."""
     if len(os.fsencode(path)) > SUN_PATH:
-        raise TransportError(f"cannot listen on {path}: longer than {SUN_PATH} bytes; fix: a shorter EDGE_AGENT_RUN_DIR")
+        raise TransportError(
+            f"cannot listen on {path}: longer than {SUN_PATH} bytes; fix: a shorter EDGE_AGENT_RUN_DIR"
+        )
     socket = _listener(context, gate, domain, allow_local(os.geteuid(), os.getegid(), groups_of), limit)
     before = os.umask(0o117)
     try:
@@ -164,12 +170,14 @@ def _bind(socket: Socket, endpoint: str) -> Socket:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
         socket.close(linger=0)
-        raise TransportError(f"cannot listen on {endpoint}: {error.strerror}; fix: is it in use, or another's?") from error
+        raise TransportError(
+            f"cannot listen on {endpoint}: {error.strerror}; fix: is it in use, or another's?"
+        ) from error
     return socket
 
 
-def connect(context: Context, endpoint: str, limit: int, key: Key | None = None, server: str = "") -> Socket:
-    """A DEALER for one attempt: CURVE with ``key`` when the public key ``server`` (Z85) is given, else for ipc.
+def connect(context: Context, endpoint: str, limit: int, curve: tuple[Key, str] | None = None) -> Socket:
+    """A DEALER for one attempt: CURVE with (own key, the server's public key as Z85), or None for ipc.
 
     It does not reconnect, and what is sent before the handshake waits, at most QUEUE messages; closing forgets all.
     Raises TransportError for an endpoint that is none.
@@ -180,8 +188,8 @@ def connect(context: Context, endpoint: str, limit: int, key: Key | None = None,
     socket.setsockopt(zmq.MAXMSGSIZE, limit)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.RECONNECT_IVL, -1)
-    if server:
-        assert key is not None
+    if curve:
+        key, server = curve
         socket.curve_serverkey = server.encode()
         socket.curve_publickey = key.public.encode()
         socket.curve_secretkey = key.secret.encode()
@@ -213,8 +221,7 @@ def receive(socket: Socket, most: int) -> list[zmq.Frame] | None:
 
 def user(frame: zmq.Frame) -> str:
     """By which name the Gate let the sender of this frame in."""
-    name: str = frame.get("User-Id")
-    return name
+    return str(frame.get("User-Id"))
 
 
 def send(socket: Socket, parts: list[bytes]) -> bool:

@@ -64,7 +64,7 @@ def unpack(data: bytes, limit: int) -> Message:
     _walk(data)
     try:
         message = msgpack.unpackb(data, raw=False, strict_map_key=True, max_ext_len=0)
-    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise WireError(f"not msgpack: {type(error).__name__}") from error
     if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
         raise WireError("not a map with text keys")
@@ -78,13 +78,13 @@ def pack_beat(beat: Beat | Echo) -> bytes:
 
 
 def unpack_beat(data: bytes) -> Beat | Echo:
-    """The heartbeat or echo in ``data``. Unknown further keys are allowed, so that the format can grow. Raises WireError."""
+    """The heartbeat or echo in ``data``; unknown further keys are ignored, so the format can grow. Raises WireError."""
     message = unpack(data, MAX_BEAT)
     if message.get("v") != PROTOCOL:
         raise WireError(f"protocol version is not {PROTOCOL}")
-    node, release, sequence = message.get("node"), message.get("release"), message.get("sequence")
-    _name(node, "node", MAX_NAME)
-    _name(release, "release", MAX_RELEASE)
+    node = _name(message.get("node"), "node", MAX_NAME)
+    release = _name(message.get("release"), "release", MAX_RELEASE)
+    sequence = message.get("sequence")
     if type(sequence) is not int or not 0 <= sequence < 2**63:
         raise WireError("sequence is not a whole number from 0 to 2^63-1")
     kind = message.get("kind")
@@ -92,23 +92,36 @@ def unpack_beat(data: bytes) -> Beat | Echo:
         return Echo(node, release, sequence)
     if kind != "beat":
         raise WireError("kind is neither beat nor echo")
-    interval = message.get("interval")
+    interval: Any = message.get("interval")
     if type(interval) not in (int, float) or not 0 < interval <= MAX_INTERVAL:  # a NaN compares false
         raise WireError("interval is not a number of seconds up to a day")
     return Beat(node, release, sequence, float(interval))
 
 
-def _name(value: object, field: str, limit: int) -> None:
+def _name(value: Any, field: str, limit: int) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= limit or not value.isprintable():
         raise WireError(f"{field} is not 1 to {limit} printable characters")
+    return value
 
 
-# -- the structure of msgpack (github.com/msgpack/msgpack/blob/master/spec.md), without building anything -----------------
+# -- the structure of msgpack (github.com/msgpack/msgpack/blob/master/spec.md), without building anything -----------
 
 _FIXED = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8}  # nil, false, true, float 32 and 64: bytes that follow
 _FIXED |= {0xCC + i: 1 << i for i in range(4)} | {0xD0 + i: 1 << i for i in range(4)}  # uint and int, 8 to 64 bits
-_SIZED = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I", 0xD9: ">B", 0xDA: ">H", 0xDB: ">I"}  # bin and str: format of their length
-_NESTED = {0xDC: (">H", 1), 0xDD: (">I", 1), 0xDE: (">H", 2), 0xDF: (">I", 2)}  # array and map: format, values per entry
+_SIZED = {
+    0xC4: ">B",
+    0xC5: ">H",
+    0xC6: ">I",
+    0xD9: ">B",
+    0xDA: ">H",
+    0xDB: ">I",
+}  # bin and str: format of their length
+_NESTED = {
+    0xDC: (">H", 1),
+    0xDD: (">I", 1),
+    0xDE: (">H", 2),
+    0xDF: (">I", 2),
+}  # array and map: format, values per entry
 
 
 def _walk(data: bytes) -> None:
@@ -136,7 +149,7 @@ def _walk(data: bytes) -> None:
 
 
 def _value(data: bytes, position: int) -> tuple[int, int | None]:
-    """Where the value at ``position`` ends or its inner values begin, and how many of these there are, if it can have any."""
+    """Where the value at ``position`` ends or its inner values begin, and their number if it can have any."""
     first = data[position]
     position += 1
     if first <= 0x7F or first >= 0xE0:  # small integers

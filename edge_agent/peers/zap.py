@@ -46,11 +46,17 @@ def parse(parts: list[bytes]) -> Query:
         key = credentials[0]
     else:
         raise ZapError("mechanism is neither NULL nor CURVE")
-    return Query(request, domain.decode("utf-8", "replace"), address.decode("utf-8", "replace"), mechanism.decode(), key)
+    return Query(
+        request,
+        domain.decode("utf-8", "replace"),
+        address.decode("utf-8", "replace"),
+        mechanism.decode(),
+        key,
+    )
 
 
 def answer(request: bytes, user: str | None) -> list[bytes]:
-    """The reply to a request: welcome, known to the receiving socket as ``user`` (metadata 'User-Id'); None: refused."""
+    """The reply: let in, and known to the receiving socket as ``user`` (metadata 'User-Id'); None: refused."""
     if user is None:
         return [VERSION, request, b"400", b"refused", b"", b""]
     return [VERSION, request, b"200", b"OK", user.encode(), b""]

@@ -1,0 +1,220 @@
+"""Synchronous clients of the bundled services, one class each.
+
+    with Storage.local("/run/edge-agent") as storage:
+        digest = storage.put(data)
+
+Every call raises UnreachableError (no service, no permission), TimedOutError, or ServiceError (the service refused;
+its ``code`` says why).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+import zmq
+
+from ..peers import transport
+from ..peers.wire import PROTOCOL, WireError, pack, unpack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+    from typing import Any, Self
+
+    from ..peers.wire import Message
+
+MAX_ANSWER = 1024 * 1024  # bytes
+PIECE = 256 * 1024  # bytes of a blob per message
+
+
+class ClientError(Exception):
+    """A request did not succeed."""
+
+
+class UnreachableError(ClientError):
+    """There is no service to talk to, or no permission."""
+
+
+class TimedOutError(ClientError):
+    """No answer in time. Over CURVE also when the service does not know this client's key."""
+
+
+class ServiceError(ClientError):
+    """The service refused the request."""
+
+    def __init__(self, code: str, why: str, fix: str) -> None:
+        super().__init__(f"{why}; fix: {fix}" if fix else why)
+        self.code, self.why, self.fix = code, why, fix
+
+
+class Client:
+    """A connection to one service. Not for use by several threads; never fork with one open."""
+
+    service = ""
+
+    def __init__(self, endpoint: str, curve: tuple[transport.Key, str] | None = None, timeout: float = 5.0) -> None:
+        """``curve``: (own key, the service's public key) for a tcp endpoint. ``timeout``: seconds per request."""
+        self.timeout = timeout
+        self._context = transport.context()
+        self._last = 0
+        try:
+            self._socket = transport.connect(self._context, endpoint, MAX_ANSWER, curve)
+        except transport.TransportError as error:
+            self._context.destroy(linger=0)
+            raise UnreachableError(str(error)) from error
+
+    @classmethod
+    def local(cls, run_dir: str, timeout: float = 5.0) -> Self:
+        """The service of this node whose socket is in ``run_dir``. Raises UnreachableError."""
+        path = os.path.join(run_dir, f"{cls.service}.sock")
+        if not os.path.exists(path):
+            raise UnreachableError(f"cannot reach {cls.service}: no socket {path}; fix: start the service")
+        if not os.access(path, os.W_OK):
+            raise UnreachableError(
+                f"cannot reach {cls.service}: no permission for {path}; fix: join its group, or be root"
+            )
+        return cls(f"ipc://{path}", None, timeout)
+
+    def close(self) -> None:
+        """End the connection; fine twice."""
+        self._context.destroy(linger=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ask(self, op: str, **arguments: Any) -> Message:
+        """One request and its answer, for any operation."""
+        self._last += 1
+        if not transport.send(self._socket, [pack({"v": PROTOCOL, "id": self._last, "op": op, **arguments})]):
+            raise TimedOutError(f"cannot send to {self.service}: it does not read")
+        deadline = time.monotonic() + self.timeout
+        while True:
+            answer = self._receive(deadline)
+            if answer.get("id") in (self._last, 0):  # 0: the service could not read the request
+                break  # any other belongs to a request that timed out
+        if answer.get("ok") is True:
+            return answer
+        error = answer.get("error")
+        error = error if isinstance(error, dict) else {}
+        raise ServiceError(str(error.get("code", "")), str(error.get("why", "")), str(error.get("fix", "")))
+
+    def _receive(self, deadline: float) -> Message:
+        rest = max(0, int((deadline - time.monotonic()) * 1000))
+        if not self._socket.poll(rest, zmq.POLLIN):
+            raise TimedOutError(f"cannot reach {self.service}: no answer in {self.timeout:g} s")
+        parts = transport.receive(self._socket, 1)
+        if not parts:
+            return {}
+        try:
+            return unpack(parts[0].bytes, MAX_ANSWER)
+        except WireError as error:
+            raise ServiceError("malformed", f"the answer of {self.service} is {error}", "") from error
+
+    def health(self) -> Message:
+        """{name, release, pid, uptime, answered, refused, handshakes_refused, ...}, by service."""
+        return self.ask("health")
+
+
+class Identity(Client):
+    """The node's key."""
+
+    service = "identity"
+
+    def public(self) -> Message:
+        """The identity document {node_id, ed25519 (base64), created (seconds since 1970)}."""
+        document: Message = self.ask("public")["document"]
+        return document
+
+    def sign(self, data: bytes) -> bytes:
+        """The node's Ed25519 signature over ``data``, 64 bytes."""
+        signature: bytes = self.ask("sign", data=data)["signature"]
+        return signature
+
+    def verify(self, data: bytes, signature: bytes, key: bytes | None = None) -> bool:
+        """Is this ``key``'s (default: this node's) signature over ``data``?"""
+        given = {} if key is None else {"key": key}
+        return self.ask("verify", data=data, signature=signature, **given)["valid"] is True
+
+
+class Storage(Client):
+    """Blobs by their SHA-256."""
+
+    service = "storage"
+
+    def put(self, data: bytes) -> bytes:
+        """Store ``data``; its hash."""
+        pieces = (data[start : start + PIECE] for start in range(0, len(data), PIECE))
+        return self.put_stream(pieces, len(data))
+
+    def put_stream(self, pieces: Iterable[bytes], size: int) -> bytes:
+        """Store ``size`` bytes that come in pieces of at most 512 KiB; their hash, computed at both ends."""
+        upload = self.ask("begin", size=size)["upload"]
+        digest, offset = hashlib.sha256(), 0
+        for piece in pieces:
+            digest.update(piece)
+            offset = self.ask("chunk", upload=upload, offset=offset, data=piece)["offset"]
+        key: bytes = self.ask("commit", upload=upload, hash=digest.digest())["hash"]
+        return key
+
+    def get(self, key: bytes) -> bytes:
+        """The whole blob, in memory."""
+        return b"".join(self.get_stream(key))
+
+    def get_stream(self, key: bytes) -> Iterator[bytes]:
+        """The blob in pieces. Raises ServiceError('corrupt') at the end when the bytes do not have that hash."""
+        digest, offset, size = hashlib.sha256(), 0, 1
+        while offset < size:
+            answer = self.ask("get", hash=key, offset=offset, length=PIECE)
+            piece, size = answer["data"], answer["size"]
+            if not piece and offset < size:
+                break
+            digest.update(piece)
+            offset += len(piece)
+            yield piece
+        if digest.digest() != key:
+            raise ServiceError("corrupt", "the bytes received do not have that hash", "get it from elsewhere")
+
+    def has(self, key: bytes) -> bool:
+        """Is the blob there?"""
+        return self.ask("has", hash=key)["has"] is True
+
+    def size(self, key: bytes) -> int:
+        """Its size in bytes."""
+        size: int = self.ask("stat", hash=key)["size"]
+        return size
+
+    def delete(self, key: bytes) -> bool:
+        """Remove the blob; False when it was not there."""
+        return self.ask("delete", hash=key)["deleted"] is True
+
+    def hashes(self) -> Iterator[bytes]:
+        """Every hash, ascending."""
+        answer = self.ask("list")
+        while True:
+            yield from answer["hashes"]
+            if not answer["more"]:
+                return
+            answer = self.ask("list", after=answer["hashes"][-1])
+
+
+class Node(Client):
+    """The link to other nodes."""
+
+    service = "node"
+
+    def peers(self) -> Message:
+        """{mode, peers: [...]}, see ``services.node``."""
+        return self.ask("peers")
+
+    def key(self) -> str:
+        """This node's CURVE public key (Z85)."""
+        key: str = self.ask("key")["public"]
+        return key

@@ -1,0 +1,223 @@
+"""What a bundled service is told: one JSON object in EDGE_AGENT_SERVICE_OPTIONS, every key optional.
+
+    name          str           must be the service's name when given
+    data_dir      str           the service's own directory; default: DATA_DIR/NAME
+    run_dir       str           its socket is RUN_DIR/NAME.sock
+    port          int | null    also listen on tcp://127.0.0.1:PORT, with CURVE
+    clients       [str]         CURVE public keys (Z85) that may use the port; none: nobody
+    node_id       str | null    default: made from the identity key, or the host name
+    cluster_name  str | null
+    memory_limit  int | null    bytes the service may use
+    cache_only    bool          storage: keep a bounded cache, not a store
+    cache_bytes   int | null    storage: bound of the cache on disk; default: half of memory_limit
+    p2p           object        node: {mode: light | full, listen: str | null, heartbeat: seconds,
+                                       peers: [{endpoint: str, key: str}]}
+
+Keys that are not listed are ignored and said once: a profile may carry keys for other releases.
+Without the variable a service can be started by hand; DATA_DIR and RUN_DIR are then EDGE_AGENT_DATA_DIR and
+EDGE_AGENT_RUN_DIR; else for root /var/lib/edge-agent and /run/edge-agent, for others below XDG_STATE_HOME and
+XDG_RUNTIME_DIR.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ..peers.light import Target
+from ..peers.wire import MAX_NAME
+from ..records import Record
+from .errors import StartError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+VARIABLE = "EDGE_AGENT_SERVICE_OPTIONS"
+MIB = 1024 * 1024
+DEFAULT_CACHE = 64 * MIB  # bytes, when neither cache_bytes nor memory_limit is known
+HEARTBEATS = (0.1, 86_400.0)  # seconds, shortest and longest
+_Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
+
+
+class Link(Record):
+    """The node service's part: heartbeats with other nodes."""
+
+    mode: str = "light"
+    listen: str | None = None  # full: tcp://ADDRESS:PORT
+    peers: tuple[Target, ...] = ()  # light: whom to connect to; full: whose keys may connect (endpoint may be '')
+    heartbeat: float = 30.0  # seconds
+
+
+class Options(Record):
+    """Everything a bundled service is told."""
+
+    name: str
+    data_dir: str
+    run_dir: str
+    port: int | None = None
+    clients: frozenset[str] = frozenset()
+    node_id: str | None = None
+    cluster_name: str | None = None
+    memory_limit: int | None = None
+    cache_only: bool = False
+    cache_bytes: int = DEFAULT_CACHE
+    link: Link = Link()
+    ignored: tuple[str, ...] = ()  # keys without a meaning here
+
+
+def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
+    """The options of service ``name``. Raises StartError naming every wrong key."""
+    text = environ.get(VARIABLE, "{}")
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StartError(f"cannot read {VARIABLE}: not JSON ({error}); fix: one JSON object") from error
+    if not isinstance(given, dict):
+        raise StartError(f"cannot read {VARIABLE}: not a JSON object; fix: one JSON object")
+    reader = _Reader(given)
+    if reader.text("name", name) != name:
+        reader.wrong("name", f"is for another service than {name}")
+    data, run = _directories(environ, uid)
+    memory_limit = reader.whole("memory_limit", 1, 2**63)
+    cache = reader.whole("cache_bytes", 1, 2**63) or (memory_limit // 2 if memory_limit else DEFAULT_CACHE)
+    options = Options(
+        name=name,
+        data_dir=reader.directory("data_dir", os.path.join(data, name)),
+        run_dir=reader.directory("run_dir", run),
+        port=reader.whole("port", 1, 65_535),
+        clients=frozenset(reader.keys("clients")),
+        node_id=reader.name("node_id"),
+        cluster_name=reader.name("cluster_name"),
+        memory_limit=memory_limit,
+        cache_only=reader.flag("cache_only"),
+        cache_bytes=cache,
+        link=_link(reader),
+        ignored=tuple(sorted(key for key in given if key not in reader.known)),
+    )
+    if reader.problems:
+        raise StartError(
+            f"cannot use {VARIABLE}: {', '.join(reader.problems)}; fix: see edge_agent/services/options.py"
+        )
+    return options
+
+
+def _link(reader: _Reader) -> Link:
+    given = reader.get("p2p") or {}
+    if not isinstance(given, dict):
+        reader.wrong("p2p", "is not an object")
+        return Link()
+    inner = _Reader(given, "p2p.", reader.problems)
+    mode = inner.text("mode", "light")
+    if mode not in ("light", "full"):
+        inner.wrong("mode", "is neither light nor full")
+    listen = inner.text("listen", "")
+    if listen and not listen.startswith("tcp://"):
+        inner.wrong("listen", "is not tcp://ADDRESS:PORT")
+    if mode == "full" and not listen:
+        inner.wrong("listen", "is missing: a full node listens")
+    heartbeat = inner.get("heartbeat")
+    if heartbeat is None:
+        heartbeat = Link().heartbeat
+    if type(heartbeat) not in (int, float) or not HEARTBEATS[0] <= heartbeat <= HEARTBEATS[1]:
+        inner.wrong("heartbeat", f"is not a number of seconds from {HEARTBEATS[0]:g} to {HEARTBEATS[1]:g}")
+        heartbeat = Link().heartbeat
+    return Link(mode, listen or None, _peers(inner, needs_endpoint=mode == "light"), float(heartbeat))
+
+
+def _peers(reader: _Reader, *, needs_endpoint: bool) -> tuple[Target, ...]:
+    given = reader.get("peers") or []
+    if not isinstance(given, list):
+        reader.wrong("peers", "is not a list")
+        return ()
+    targets = []
+    for position, entry in enumerate(given):
+        if not isinstance(entry, dict):
+            reader.wrong(f"peers[{position}]", "is not an object")
+            continue
+        inner = _Reader(entry, f"{reader.path}peers[{position}].", reader.problems)
+        endpoint, key = inner.text("endpoint", ""), inner.text("key", "")
+        if (endpoint or needs_endpoint) and not endpoint.startswith("tcp://"):
+            inner.wrong("endpoint", "is not tcp://HOST:PORT")
+        if not is_key(key):
+            inner.wrong("key", "is not a CURVE public key of 40 Z85 characters")
+        targets.append(Target(endpoint, key))
+    if len({target.key for target in targets}) != len(targets):
+        reader.wrong("peers", "has the same key twice")
+    return tuple(targets)
+
+
+def is_key(text: str) -> bool:
+    """Does ``text`` have the form of a CURVE key in Z85 (ZeroMQ RFC 32)?"""
+    return len(text) == 40 and _Z85.issuperset(text)
+
+
+def _directories(environ: Mapping[str, str], uid: int) -> tuple[str, str]:
+    home = environ.get("HOME", "/nonexistent")
+    if uid == 0:
+        data, run = "/var/lib/edge-agent", "/run/edge-agent"
+    else:
+        data = os.path.join(environ.get("XDG_STATE_HOME") or os.path.join(home, ".local/state"), "edge-agent")
+        run = os.path.join(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}", "edge-agent")
+    return environ.get("EDGE_AGENT_DATA_DIR") or data, environ.get("EDGE_AGENT_RUN_DIR") or run
+
+
+class _Reader:
+    """Typed values of one JSON object; what is wrong is collected, not raised."""
+
+    def __init__(self, given: dict[str, Any], path: str = "", problems: list[str] | None = None) -> None:
+        self.given, self.path = given, path
+        self.problems: list[str] = [] if problems is None else problems
+        self.known: set[str] = set()
+
+    def wrong(self, key: str, why: str) -> None:
+        self.problems.append(f"{self.path}{key} {why}")
+
+    def get(self, key: str) -> Any:
+        self.known.add(key)
+        return self.given.get(key)
+
+    def text(self, key: str, default: str) -> str:
+        value = self.get(key)
+        if value is None:
+            return default
+        if isinstance(value, str):
+            return value
+        self.wrong(key, "is not text")
+        return default
+
+    def name(self, key: str) -> str | None:
+        value = self.text(key, "")
+        if len(value) > MAX_NAME or not value.isprintable():
+            self.wrong(key, f"is not at most {MAX_NAME} printable characters")
+        return value or None
+
+    def directory(self, key: str, default: str) -> str:
+        value = self.text(key, default)
+        if not value.startswith("/") or "\0" in value:
+            self.wrong(key, "is not an absolute path")
+        return value
+
+    def whole(self, key: str, low: int, high: int) -> int | None:
+        value = self.get(key)
+        if value is None:
+            return None
+        if type(value) is int and low <= value <= high:
+            return value
+        self.wrong(key, f"is not a whole number from {low} to {high}")
+        return None
+
+    def flag(self, key: str) -> bool:
+        value = self.get(key)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        self.wrong(key, "is neither true nor false")
+        return False
+
+    def keys(self, key: str) -> list[str]:
+        value = self.get(key) or []
+        if isinstance(value, list) and all(isinstance(item, str) and is_key(item) for item in value):
+            return value
+        self.wrong(key, "is not a list of CURVE public keys of 40 Z85 characters")
+        return []
