@@ -9,6 +9,7 @@ from .model import ESSENTIAL, HEAVY, NORMAL
 NOTHING = "-"
 """Shown where there is no limit or no value."""
 
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
 _IMPORTANCE = {ESSENTIAL: "essential", NORMAL: "normal", HEAVY: "heavy"}
 
 
@@ -21,12 +22,10 @@ def size(amount: int | None) -> str:
         return NOTHING
     if abs(amount) < 1024:
         return f"{amount} B"
-    value = float(amount)
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        value /= 1024
-        if abs(value) < 1023.95:  # what would round up to 1024.0 is 1.0 of the next unit
-            break
-    return f"{value:.1f} {unit}"
+    value, step = amount / 1024, 0
+    while abs(value) >= 1023.95 and step < len(_UNITS) - 1:  # what would round up to 1024.0 is 1.0 of the next unit
+        value, step = value / 1024, step + 1
+    return f"{value:.1f} {_UNITS[step]}"
 
 
 def cores(milli: int | None) -> str:

@@ -1,0 +1,197 @@
+"""Fits a profile to a machine: Profile + Facts -> Plan, or a refusal that says why and what to do. Pure.
+
+What is chosen where a profile is silent:
+
+- The operating system keeps a tenth of the RAM, at least 64 MiB and at most 512 MiB. A total without a number is
+  the RAM minus that, and all cores minus a tenth of one; a declared total is capped at what the machine can give.
+- The agent keeps 16 MiB and no cores of the total for itself: its weight is below 10 MiB, the rest is headroom for
+  answering and for a switch; at rest it uses no processor time.
+- A service that names no request is guaranteed nothing. One without a limit is bounded by the total.
+- Every service has a bound on its tasks, 512 unless it names one, so that a fork bomb is always held.
+- Shares of a service (``memory: 25%``) are shares of the total; a share of ``total_memory`` is one of the machine.
+  Shares are rounded down, so that shares of 100 % together never exceed their whole.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from . import text
+from .admission import BudgetError, Drop, Total, choose_drops, find_cycle, in_start_order, refusal
+from .demand import Amount, Demand, Facts, Profile
+from .enforcement import require
+from .model import Plan, Service
+
+__all__ = ["BudgetError", "compile_plan"]
+
+MIB = 1 << 20
+AGENT_MEMORY = 16 * MIB
+AGENT_CPU = 0
+OS_MEMORY_LEAST, OS_MEMORY_MOST = 64 * MIB, 512 * MIB
+OS_CPU = 100
+CPU_LEAST = 100
+DEFAULT_PIDS = 512
+
+
+def compile_plan(profile: Profile, facts: Facts, *, fit: bool = False) -> Plan:
+    """The plan for this machine. With ``fit``, services are dropped, least important first, until the rest fits.
+
+    Raises BudgetError with everything that is wrong, and enforcement.EnforcementError when the profile insists on
+    cgroup v2 controllers that the machine does not give.
+    """
+    notes: list[str] = []
+    problems: list[str] = []
+    most = Total(facts.memory - os_memory_reserve(profile, facts), facts.cpus * 1000)
+    total = _total(profile, facts, most, notes, problems)
+    caps = tuple(notes)
+    enabled = [demand for demand in profile.demands if demand.enabled]
+    problems += _dependency_problems(profile, [demand.service for demand in enabled])
+    services: list[Service] = []
+    if total.memory > total.memory_reserve and total.cpu > total.cpu_reserve:
+        services = [_resolve(demand, total, profile.source, notes, problems) for demand in enabled]
+    if problems:
+        raise BudgetError(problems)
+    if any(total.over(services)):
+        drops, rest = choose_drops(services, total)
+        if not fit or any(total.over(rest)):
+            raise refusal(profile.name, services, total, most, caps)
+        services = rest
+        notes += [_dropped(drop) for drop in drops]
+    if facts.swap_kind == "zram" and any(service.limits.swap_limit is None for service in services):
+        notes.append(
+            "swap is zram, compressed RAM: what a service without a swap limit swaps out no longer counts as its memory"
+        )
+    notes += [f"not acted on: {key}" for key in profile.not_acted_on]
+    plan = Plan(
+        profile=profile.name,
+        source=profile.source,
+        memory_total=total.memory,
+        cpu_total=total.cpu,
+        memory_reserve=total.memory_reserve,
+        cpu_reserve=total.cpu_reserve,
+        services=in_start_order(services),
+        enforcement=profile.enforcement,
+        switch_timeout=profile.switch_timeout,
+        notes=tuple(notes),
+    )
+    require(facts, plan)
+    return plan
+
+
+def os_memory_reserve(profile: Profile, facts: Facts) -> int:
+    """Bytes of RAM left to the kernel and to everything the agent does not run."""
+    if profile.os_memory_reserve is not None:
+        return _amount(profile.os_memory_reserve, facts.memory)
+    return min(OS_MEMORY_MOST, max(OS_MEMORY_LEAST, facts.memory // 10))
+
+
+def _amount(amount: Amount, whole: int) -> int:
+    """Bytes or milli-cores. Decimal keeps 29 % of 100 at 29, which a float product would round down to 28."""
+    return amount.absolute if amount.share is None else int(Decimal(repr(amount.share)) * whole)
+
+
+def _total(profile: Profile, facts: Facts, most: Total, notes: list[str], problems: list[str]) -> Total:
+    reserve = AGENT_MEMORY if profile.memory_reserve is None else profile.memory_reserve
+    memory, cpu = most.memory, max(CPU_LEAST, most.cpu - OS_CPU)
+    if profile.memory_total is not None:
+        memory = _amount(profile.memory_total, facts.memory)
+        if memory > most.memory:
+            notes.append(
+                f"total_memory {text.size(memory)} is more than this machine can give: {text.size(facts.memory)} "
+                f"minus {text.size(facts.memory - most.memory)} for the operating system; "
+                f"using {text.size(most.memory)}"
+            )
+            memory = most.memory
+    if profile.cpu_total is not None:
+        cpu = _amount(profile.cpu_total, most.cpu)
+        if cpu > most.cpu:
+            notes.append(
+                f"total_cpu {text.cores(cpu)} is more than this machine has; using its {text.cores(most.cpu)} cores"
+            )
+            cpu = most.cpu
+    if memory <= reserve:
+        problems.append(
+            f"cannot admit profile '{profile.name}': the total of {text.size(max(0, memory))} memory leaves nothing "
+            f"beside the agent's own {text.size(reserve)}; fix: raise total_memory or lower the reserves"
+        )
+    if cpu <= AGENT_CPU:
+        problems.append(
+            f"cannot admit profile '{profile.name}': a total of {text.cores(cpu)} cores lets nothing run; "
+            "fix: raise total_cpu"
+        )
+    return Total(memory, cpu, reserve, AGENT_CPU)
+
+
+def _resolve(demand: Demand, total: Total, source: str, notes: list[str], problems: list[str]) -> Service:
+    """The service with every amount a number. What makes no sense goes to ``problems``, the rest to ``notes``."""
+    service = demand.service
+    where = f"{service.name} ({source}:{demand.line})" if demand.line else service.name
+    resolved: dict[str, tuple[int, int | None]] = {}
+    for resource, request, limit, whole, show in (
+        ("memory", demand.memory_request, demand.memory_limit, total.memory, text.size),
+        ("cpu", demand.cpu_request, demand.cpu_limit, total.cpu, text.cores),
+    ):
+        least = 0 if request is None else _amount(request, whole)
+        most = None if limit is None else _amount(limit, whole)
+        resolved[resource] = least, most
+        if most is not None and most <= 0:
+            problems.append(
+                f"cannot admit {where}: its {resource} limit is 0, with which nothing runs; "
+                f"fix: raise resources.{resource}.limit"
+            )
+        elif most is not None and least > most:
+            problems.append(
+                f"cannot admit {where}: its {resource} request of {show(least)} is above its limit of {show(most)}; "
+                f"fix: raise the limit or lower the request (resources.{resource})"
+            )
+        elif most is not None and most > whole:
+            notes.append(
+                f"{service.name}: the {resource} limit of {show(most)} is above the total of {show(whole)}, "
+                "which holds first"
+            )
+    pids = service.limits.pids_limit
+    return service._replace(
+        limits=service.limits._replace(
+            memory_request=resolved["memory"][0],
+            memory_limit=resolved["memory"][1],
+            swap_limit=None if demand.swap_limit is None else _amount(demand.swap_limit, total.memory),
+            cpu_request=resolved["cpu"][0],
+            cpu_limit=resolved["cpu"][1],
+            pids_limit=DEFAULT_PIDS if pids is None else pids,
+        )
+    )
+
+
+def _dependency_problems(profile: Profile, services: list[Service]) -> list[str]:
+    known = {demand.service.name for demand in profile.demands}
+    enabled = {service.name for service in services}
+    problems = []
+    for service in services:
+        for name in service.depends_on:
+            if name not in known:
+                problems.append(
+                    f"cannot start {service.name}: it depends on {name}, which the profile does not have; "
+                    f"fix: add {name} or take it out of depends_on"
+                )
+            elif name not in enabled:
+                problems.append(
+                    f"cannot start {service.name}: it depends on {name}, which is off; "
+                    f"fix: enable {name}, disable {service.name}, or take {name} out of depends_on"
+                )
+    cycle = find_cycle(services)
+    if cycle:
+        problems.append(
+            f"cannot order {' -> '.join(cycle)}: each depends on the next, so none could start first; "
+            "fix: take one of them out of depends_on"
+        )
+    return problems
+
+
+def _dropped(drop: Drop) -> str:
+    service = drop.service
+    named = f"dropped {service.name} ({text.importance(service.importance)})"
+    if drop.because_of:
+        return f"{named}: it depends on {drop.because_of}"
+    limits = service.limits
+    asks = f"{text.size(limits.memory_request)} and {text.cores(limits.cpu_request)} cores"
+    return f"{named}, which asks for {asks}, so that the rest fits the total"

@@ -1,0 +1,247 @@
+"""Plans and their differences, as text and as plain dictionaries for JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from textwrap import wrap
+
+from .. import text
+from ..admission import requested
+from ..changes import needs_resize, needs_restart
+from ..enforcement import ENFORCED, SAMPLED, UNSET, Outlook, consequence, explain, reason
+from ..model import ESSENTIAL, RESOURCES, Limits, Plan, Service
+from ..records import Record
+
+WIDTH = 100
+"""Columns that notes are wrapped to; tables grow only with the names of services."""
+
+START, STOP, RESTART, RESIZE, KEEP = "start", "stop", "restart", "resize", "keep"
+
+
+class Change(Record):
+    """What becomes of one service. A ``keep`` with details changes something that needs no new process or limit."""
+
+    name: str
+    change: str  # start | stop | restart | resize | keep
+    details: tuple[str, ...] = ()
+
+
+_PLAIN = {
+    "argv": "command",
+    "env": "environment",
+    "cwd": "working directory",
+    "uid": "user",
+    "gid": "group",
+    "groups": "groups",
+    "depends_on": "dependencies",
+    "importance": "importance",
+    "health": "health check",
+    "restart": "restart policy",
+    "log": "log",
+    "stop_signal": "stop signal",
+    "stop_timeout": "stop time-out",
+    "start_timeout": "start time-out",
+    "nice": "nice",
+    "ioprio": "I/O priority",
+    "scheduler": "scheduler class",
+    "oom_score_adj": "oom_score_adj",
+    "rlimits": "rlimits",
+}
+"""Fields of Service as a person calls them, in the order they are listed. Values stay out: an environment may
+hold secrets. ``limits`` is told with its values instead."""
+
+
+def diff(old: Plan | None, new: Plan) -> list[Change]:
+    """What a switch from ``old`` (None: nothing runs) to ``new`` does: stops first, then in the new start order."""
+    before = {service.name: service for service in old.services} if old else {}
+    wanted = {service.name for service in new.services}
+    stops = [Change(name, STOP) for name in reversed(before) if name not in wanted]
+    return stops + [_change(before.get(service.name), service) for service in new.services]
+
+
+def to_dict(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> dict[str, object]:
+    """The plan for JSON: bytes, cores and seconds. ``predicted`` and ``total`` are enforcement's predictions."""
+    memory, cpu = requested(plan.services)
+    return {
+        "profile": plan.profile,
+        "source": plan.source,
+        "enforcement": plan.enforcement,
+        "switch_timeout": plan.switch_timeout,
+        "budget": {
+            "memory": {
+                "total": plan.memory_total,
+                "reserve": plan.memory_reserve,
+                "requested": memory,
+                "enforcement": _verdict("memory", *total["memory"]),
+            },
+            "cpu": {
+                "total": plan.cpu_total / 1000,
+                "reserve": plan.cpu_reserve / 1000,
+                "requested": cpu / 1000,
+                "enforcement": _verdict("cpu", *total["cpu"]),
+            },
+        },
+        "services": {service.name: _service(service, predicted[service.name]) for service in plan.services},
+        "notes": list(plan.notes),
+    }
+
+
+def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook, width: int = WIDTH) -> str:
+    """The plan as text: the services, the sums, what is not enforced and why, the notes."""
+    lines = [f"profile {plan.profile} ({plan.source})", ""]
+    header = ("service", "importance", "memory", "limit", "cpu", "limit", "pids", "enforced")
+    rows = [
+        (
+            service.name,
+            text.importance(service.importance),
+            text.size(service.limits.memory_request),
+            text.size(service.limits.memory_limit),
+            text.cores(service.limits.cpu_request),
+            text.cores(service.limits.cpu_limit),
+            text.NOTHING if service.limits.pids_limit is None else str(service.limits.pids_limit),
+            _summary(predicted[service.name]),
+        )
+        for service in plan.services
+    ]
+    reserve = text.size(plan.memory_reserve), text.cores(plan.cpu_reserve)
+    rows.append(("(the agent)", "", reserve[0], "", reserve[1], "", "", ""))
+    memory, cpu = requested(plan.services)
+    memory_cells = text.size(memory + plan.memory_reserve), text.size(plan.memory_total)
+    cpu_cells = text.cores(cpu + plan.cpu_reserve), text.cores(plan.cpu_total)
+    rows.append(("(total)", "", *memory_cells, *cpu_cells, "", _summary(total)))
+    lines += text.table(header, rows, "<<>>>>><")
+    reasons = _reasons(predicted, total)
+    if reasons:
+        lines += ["", *(line for reason in reasons for line in _wrapped(reason, width))]
+    if plan.notes:
+        lines += ["", "notes:", *(line for note in plan.notes for line in _wrapped(f"- {note}", width))]
+    return "\n".join(lines) + "\n"
+
+
+def render_diff(old: Plan | None, new: Plan, width: int = WIDTH) -> str:
+    """The difference as text: a line per change, what stays as it is as a count, and the totals if they move."""
+    changes = diff(old, new)
+    lines = []
+    if old:
+        for what, before, after in (
+            ("total memory", text.size(old.memory_total), text.size(new.memory_total)),
+            ("total cpu", text.cores(old.cpu_total), text.cores(new.cpu_total)),
+            ("enforcement", old.enforcement, new.enforcement),
+        ):
+            if before != after:
+                lines.append(f"{what}: {before} -> {after}")
+    told = [change for change in changes if change.change != KEEP or change.details]
+    longest = max((len(change.name) for change in told), default=0)
+    for change in told:
+        line = f"{change.change:<7}  {change.name:<{longest}}  {', '.join(change.details)}".rstrip()
+        lines += _wrapped(line, width, " " * (longest + 11))
+    same = len(changes) - len(told)
+    if same:
+        lines.append("1 service stays as it is" if same == 1 else f"{same} services stay as they are")
+    return "\n".join(lines or ["no service before, none after"]) + "\n"
+
+
+def _change(old: Service | None, new: Service) -> Change:
+    if old is None:
+        return Change(new.name, START)
+    details = (*_limit_details(old.limits, new.limits), *_field_details(old, new))
+    if needs_restart(old, new):
+        return Change(new.name, RESTART, details)
+    return Change(new.name, RESIZE if needs_resize(old, new) else KEEP, details)
+
+
+def _limit_details(old: Limits, new: Limits) -> list[str]:
+    details = []
+    for field in Limits._fields:
+        before, after = getattr(old, field), getattr(new, field)
+        if before != after:
+            show = _show(field)
+            details.append(f"{field.replace('_', ' ')} {show(before)} -> {show(after)}")
+    return details
+
+
+def _field_details(old: Service, new: Service) -> list[str]:
+    details = []
+    for field, plain in _PLAIN.items():
+        before, after = getattr(old, field), getattr(new, field)
+        if before == after:
+            continue
+        if field == "env":
+            changed = sorted({name for name, _ in set(before) ^ set(after)})
+            plain = f"environment ({', '.join(changed)})" if changed else "order of the environment"
+        elif field == "importance":
+            plain = f"importance {text.importance(before)} -> {text.importance(after)}"
+        elif field == "log" and before.kind == after.kind:
+            plain = f"log size {text.size(before.max_bytes)} -> {text.size(after.max_bytes)}"
+        elif field in ("nice", "oom_score_adj"):
+            plain = f"{plain} {before} -> {after}"
+        details.append(plain)
+    return details
+
+
+def _show(field: str) -> Callable[[int | None], str]:
+    """How a field of Limits is written."""
+    if field.startswith("cpu"):
+        return text.cores
+    if field.startswith(("memory", "swap")):
+        return text.size
+    if field.endswith("bps"):
+        return lambda value: text.NOTHING if value is None else f"{text.size(value)}/s"
+    return lambda value: text.NOTHING if value is None else str(value)
+
+
+def _service(service: Service, outlook: Outlook) -> dict[str, object]:
+    limits = service.limits
+    return {
+        "importance": service.importance,
+        "essential": service.importance >= ESSENTIAL,
+        "depends_on": list(service.depends_on),
+        "command": list(service.argv),
+        "memory": {"request": limits.memory_request, "limit": limits.memory_limit},
+        "swap": {"limit": limits.swap_limit},
+        "cpu": {"request": limits.cpu_request / 1000, "limit": _cores(limits.cpu_limit)},
+        "pids": {"limit": limits.pids_limit},
+        "io": {"weight": limits.io_weight, "read_bps": limits.io_read_bps, "write_bps": limits.io_write_bps},
+        "enforcement": {resource: _verdict(resource, *outlook[resource]) for resource in RESOURCES},
+    }
+
+
+def _cores(milli: int | None) -> float | None:
+    return None if milli is None else milli / 1000
+
+
+def _verdict(resource: str, kind: str, code: str) -> dict[str, str]:
+    because, fix = explain(resource, kind, code)
+    return {"kind": kind, "code": code} | ({"because": because, "fix": fix} if because else {})
+
+
+def _summary(outlook: Outlook) -> str:
+    """One cell: what is asked and how it is held. The reasons stand below the table."""
+    asked = {resource: kind for resource, (kind, _) in outlook.items() if kind != UNSET}
+    lacking = [resource for resource, kind in asked.items() if kind != ENFORCED]
+    sampled = [resource for resource, kind in asked.items() if kind == SAMPLED]
+    if not lacking:
+        return "all" if asked else text.NOTHING
+    if len(lacking) < len(asked):
+        return f"all but {', '.join(lacking)}"
+    return f"no; sampled: {', '.join(sampled)}" if sampled else "no"
+
+
+def _reasons(predicted: Mapping[str, Outlook], total: Outlook) -> list[str]:
+    """A sentence per kind and cause, the resources it is true of in front."""
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    outlooks = [total, *predicted.values()]
+    for resource in RESOURCES:
+        for kind, code in dict.fromkeys(outlook[resource] for outlook in outlooks if resource in outlook):
+            if kind not in (ENFORCED, UNSET):
+                grouped.setdefault((kind, *reason(resource, code)), []).append(resource)
+    lines = []
+    for (kind, because, fix), resources in grouped.items():
+        effects = dict.fromkeys(effect for resource in resources if (effect := consequence(resource, kind)))
+        effect = f" ({'; '.join(effects)})" if effects else ""
+        lines.append(f"{', '.join(resources)}: {kind}, because {because}{effect}; fix: {fix}")
+    return lines
+
+
+def _wrapped(line: str, width: int, indent: str = "  ") -> list[str]:
+    return wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
