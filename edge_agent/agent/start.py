@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 
+import _socket
+
 from .. import __version__, codec
 from ..control.server import Server
 from ..host.journal import Journal
@@ -127,7 +129,9 @@ class Resident:
 
     def run(self) -> None:
         """Turn the loop until everything is stopped."""
+        tell_systemd("READY=1")
         self.loop.run()
+        tell_systemd("STOPPING=1")
         self.server.close()
         self.agent.close()
         self.containment.close(remove=True)
@@ -189,6 +193,21 @@ class Resident:
         self.server.close()
         self.store.close()
         os.execv(sys.executable, [*sys.orig_argv[: len(sys.orig_argv) - len(self._argv)], *keep])  # noqa: S606
+
+
+def tell_systemd(message: str) -> None:
+    """sd_notify(3), where the service manager asked for it; silence otherwise."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
+        sock.send(message.encode())
+    except OSError:
+        pass  # the manager is gone or deaf: no reason not to run
+    finally:
+        sock.close()
 
 
 def _containment(mode: str, options: dict[str, str]) -> Containment:

@@ -86,8 +86,8 @@ class Store:
         for name in sorted(os.listdir(os.path.join(self.run_dir, "services"))):
             path = os.path.join(self.service_dir(name), UNIT)
             try:
-                boot, _, data = _read(path).partition(b"\n")
-                if boot != self.boot:
+                boot, line, data = _read(path).partition(b"\n")
+                if line and boot != self.boot:
                     os.unlink(path)
                     continue
                 unit = _unit(data, name)

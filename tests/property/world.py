@@ -1,4 +1,4 @@
-"""A machine made of dictionaries: does what the reconciler asks, and lets a test decide what happens to the processes."""
+"""A machine made of dictionaries: does what the reconciler asks; the test decides what happens to the processes."""
 
 from __future__ import annotations
 
@@ -91,30 +91,36 @@ class World:
 
     def _carry_out(self, actions: list[m.Action], _event: m.Event | None) -> None:
         for action in actions:
-            if isinstance(action, m.Launch):
-                self._launch(action.service)
-            elif isinstance(action, m.Release):
-                self.processes[action.name].released = True
-            elif isinstance(action, m.Resize):
-                process = self.processes.get(action.service.name)
-                if process is not None:
-                    process.service = action.service
-            elif isinstance(action, m.SetTotal):
-                self.total = (action.memory, action.cpu)
-            elif isinstance(action, m.Kill):
-                self.killing.add(action.name)
-                self._check_empty(action.name)
-            elif isinstance(action, m.Commit):
-                self.committed = action.plan
-            elif isinstance(action, m.Reply):
-                assert action.request not in self.replies, "answered twice"
-                self.replies[action.request] = action
-            elif isinstance(action, m.Note):
-                self.notes.append(action)
-            elif isinstance(action, m.Remove):
-                assert action.name not in self.processes, "removed while processes are in it"
-            elif isinstance(action, m.Exit):
-                self.exited = True
+            self._do(action)
+            self._hear(action)
+
+    def _do(self, action: m.Action) -> None:
+        if isinstance(action, m.Launch):
+            self._launch(action.service)
+        elif isinstance(action, m.Release):
+            self.processes[action.name].released = True
+        elif isinstance(action, m.Resize):
+            process = self.processes.get(action.service.name)
+            if process is not None:
+                process.service = action.service
+        elif isinstance(action, m.SetTotal):
+            self.total = (action.memory, action.cpu)
+        elif isinstance(action, m.Kill):
+            self.killing.add(action.name)
+            self._check_empty(action.name)
+
+    def _hear(self, action: m.Action) -> None:
+        if isinstance(action, m.Commit):
+            self.committed = action.plan
+        elif isinstance(action, m.Reply):
+            assert action.request not in self.replies, "answered twice"
+            self.replies[action.request] = action
+        elif isinstance(action, m.Note):
+            self.notes.append(action)
+        elif isinstance(action, m.Remove):
+            assert action.name not in self.processes, "removed while processes are in it"
+        elif isinstance(action, m.Exit):
+            self.exited = True
 
     def _launch(self, service: m.Service) -> None:
         assert service.name not in self.processes, f"a second generation of {service.name}"
@@ -122,9 +128,7 @@ class World:
             self._queue.append(m.LaunchFailed(service.name, "cannot fork"))
             return
         self.next_pid += 1
-        self.processes[service.name] = Process(
-            service, self.next_pid, leftovers=service.name in self.leave_behind
-        )
+        self.processes[service.name] = Process(service, self.next_pid, leftovers=service.name in self.leave_behind)
         self._queue.append(m.Launched(service.name, self.next_pid, self.next_pid * 7))
 
     def _check_empty(self, name: str) -> None:

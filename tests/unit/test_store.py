@@ -1,0 +1,96 @@
+"""What outlives an agent, and what it makes of files that a crash or a stranger left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edge_agent import codec
+from edge_agent import model as m
+from edge_agent.host.store import LockedError, Store
+from edge_agent.lifecycle import READY, Unit
+
+UNIT = Unit(m.Service("web", ("/bin/web",)), READY, 7, 70, 1.0)
+PLAN = m.Plan("edge", "/etc/edge.yaml", 100, 1000, 0, 0, (UNIT.service,))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return make(tmp_path)
+
+
+def make(tmp_path: Path, boot: str = "boot-1") -> Store:
+    (tmp_path / "proc/sys/kernel/random").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "proc/sys/kernel/random/boot_id").write_text(boot + "\n")
+    return Store(str(tmp_path / "run"), str(tmp_path / "data"), str(tmp_path / "proc"))
+
+
+def test_units_and_the_plan_come_back(store: Store, tmp_path: Path) -> None:
+    store.save_unit(UNIT)
+    store.commit(PLAN)
+    again = make(tmp_path)
+    assert again.units() == {"web": UNIT}
+    assert again.committed() == PLAN
+    assert not again.complaints
+
+
+def test_records_of_an_earlier_boot_are_not_believed(store: Store, tmp_path: Path) -> None:
+    store.save_unit(UNIT)
+    store.commit(PLAN)
+    rebooted = make(tmp_path, "boot-2")
+    assert rebooted.units() == {}
+    assert rebooted.committed() == PLAN
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 10, b"boot-1\n", b"boot-1\n\x92\x01\x90", b"x" * 100_000])
+def test_a_torn_or_foreign_record_is_set_aside_and_said(store: Store, tmp_path: Path, damage: bytes) -> None:
+    store.save_unit(UNIT)
+    path = tmp_path / "run/services/web/unit"
+    path.write_bytes(damage)
+    again = make(tmp_path)
+    assert again.units() == {}
+    assert "set aside" in again.complaints[0]
+    assert (tmp_path / "run/services/web/unit.bad").read_bytes() == damage
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10, 50])
+def test_a_torn_plan_is_set_aside_and_said(store: Store, tmp_path: Path, cut: int) -> None:
+    store.commit(PLAN)
+    path = tmp_path / "data/plan"
+    path.write_bytes(path.read_bytes()[:cut])
+    assert store.committed() is None
+    assert "set aside" in store.complaints[0]
+    assert not path.exists()
+
+
+def test_a_record_under_another_name_is_not_believed(store: Store, tmp_path: Path) -> None:
+    store.save_unit(UNIT)
+    (tmp_path / "run/services/web").rename(tmp_path / "run/services/db")
+    assert store.units() == {}
+    assert "speaks of 'web'" in store.complaints[0]
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(codec.pack_plan(PLAN))
+    (tmp_path / "data/plan").symlink_to(tmp_path / "elsewhere")
+    assert store.committed() is None
+    assert store.complaints
+
+
+def test_dropping_a_unit_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    store.save_unit(UNIT)
+    os.mkfifo(tmp_path / "run/services/web/output")
+    store.drop_unit("web")
+    store.drop_unit("web")
+    assert not (tmp_path / "run/services/web").exists()
+    assert not store.complaints
+
+
+def test_one_agent_by_run_directory(store: Store, tmp_path: Path) -> None:
+    store.lock(0)
+    with pytest.raises(LockedError, match="another agent uses"):
+        make(tmp_path).lock(0)
+    store.close()
+    make(tmp_path).lock(0)
