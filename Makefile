@@ -20,3 +20,8 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml
 $(VENV)/.test: $(VENV)/.run pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[test]'
 	@touch $@
+
+# Beside supervisord, circusd, runit and s6: benchmarks/README.md.
+.PHONY: bench
+bench:
+	@benchmarks/run

@@ -102,9 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 repetitions, 10 s at rest")
     parser.add_argument("--repetitions", type=int, help="of every candidate, interleaved (5)")
     parser.add_argument("--rest", type=float, metavar="SECONDS", help="at rest; 0 leaves it out (60)")
-    parser.add_argument(
-        "--only", action="append", metavar="NAME", help=f"one of {', '.join(names)}; repeatable"
-    )
+    parser.add_argument("--only", action="append", metavar="NAME", help=f"one of {', '.join(names)}; repeatable")
     parser.add_argument("--no-plans", action="store_true", help="leave the planning times out")
     parser.add_argument("--keep", action="store_true", help="keep the result as benchmarks/results/DATE.json")
     arguments = parser.parse_args()
@@ -163,18 +161,14 @@ def main() -> int:
             makes: dict[str, Make] = {
                 kind.name: partial(_make, kind) for kind in RESTING if kind.name in only - failures.keys()
             }
-            for name, sample in rest(
-                makes, observer, Workload(next(markers)), arguments.rest, failures
-            ).items():
+            for name, sample in rest(makes, observer, Workload(next(markers)), arguments.rest, failures).items():
                 for key, value in sample.items():
                     samples.setdefault(name, {}).setdefault(key, []).append(value)
     planning: plans.Times = {}
     if not arguments.no_plans:
         _say("planning")
         try:
-            planning = plans.measure(
-                CACHE, {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}, arguments.repetitions
-            )
+            planning = plans.measure(CACHE, {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}, arguments.repetitions)
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             failures["planning"] = str(error)
     _print(samples, planning, failures, about, arguments, time.monotonic() - began)

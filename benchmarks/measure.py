@@ -62,9 +62,7 @@ class Session:
             tail = self._output().read_text(errors="replace")[-800:].strip()
         except FileNotFoundError:
             tail = ""
-        return MeasureError(
-            f"{self.candidate.name}: {what}: {error}" + (f"; it said: {tail}" if tail else "")
-        )
+        return MeasureError(f"{self.candidate.name}: {what}: {error}" + (f"; it said: {tail}" if tail else ""))
 
     def start(self) -> float:
         """Seconds from the command's execution until every child runs."""
@@ -90,9 +88,7 @@ class Session:
     def supervisors(self) -> set[int]:
         """Every process on the supervisor's side: itself and its descendants, the children left out."""
         assert self._process is not None
-        return {
-            pid for pid in processes.tree(self._process.pid) if not self._workload.owns(processes.argv(pid))
-        }
+        return {pid for pid in processes.tree(self._process.pid) if not self._workload.owns(processes.argv(pid))}
 
     def stop(self) -> float:
         """Seconds from the signal until every child and every supervisor process has ended."""
@@ -131,9 +127,7 @@ class Session:
         """To the version configured last: (seconds until all of it runs and nothing of the old does, seconds until
         the command returns, how many unaffected children kept their PID)."""
         changing = set(self._workload.changing())
-        wanted = {
-            argv: name for argv, name in self._workload.children(self._version).items() if name in changing
-        }
+        wanted = {argv: name for argv, name in self._workload.children(self._version).items() if name in changing}
         old = {self.children[name] for name in changing}
         self._observer.forget()
         began = time.monotonic()

@@ -116,9 +116,7 @@ class Events:
             if not left:
                 return {pid: self._exited[pid] for pid in pids}
             if time.monotonic() > deadline:
-                raise ObservationError(
-                    f"{len(left)} of {len(pids)} processes did not end within {timeout:.0f} s"
-                )
+                raise ObservationError(f"{len(left)} of {len(pids)} processes did not end within {timeout:.0f} s")
             time.sleep(_NAP)
 
 
@@ -165,9 +163,7 @@ class Polling:
                     ended[pid] = time.monotonic()
             if time.monotonic() > deadline:
                 missing = len(pids) - len(ended)
-                raise ObservationError(
-                    f"{missing} of {len(pids)} processes did not end within {timeout:.0f} s"
-                )
+                raise ObservationError(f"{missing} of {len(pids)} processes did not end within {timeout:.0f} s")
             time.sleep(_POLL)
         return ended
 

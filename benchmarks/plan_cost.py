@@ -25,6 +25,4 @@ marks.append(time.perf_counter())
 codec.unpack_plan(packed)
 marks.append(time.perf_counter())
 names = ("load", "compile", "pack", "unpack")
-print(
-    json.dumps({name: after - before for name, before, after in zip(names, marks, marks[1:], strict=False)})
-)
+print(json.dumps({name: after - before for name, before, after in zip(names, marks, marks[1:], strict=False)}))

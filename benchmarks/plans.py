@@ -48,9 +48,7 @@ def profile(services: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measure(
-    cache: Path, environment: Mapping[str, str], repetitions: int, sizes: Sequence[int] = SIZES
-) -> Times:
+def measure(cache: Path, environment: Mapping[str, str], repetitions: int, sizes: Sequence[int] = SIZES) -> Times:
     """Seconds for every size and part, ``repetitions`` values each. Raises RuntimeError with edge-agent's message."""
     bin_ = cache / "agent" / "bin"
     times: Times = {size: {part: [] for part in PARTS} for size in sizes}

@@ -59,9 +59,7 @@ def cell(values: Sequence[float], measure: Measure) -> str:
     """Median, and the range when the values differ as printed; a dash without values."""
     if not values:
         return "-"
-    shown = [
-        number(value * measure.scale, measure.digits) for value in (median(values), min(values), max(values))
-    ]
+    shown = [number(value * measure.scale, measure.digits) for value in (median(values), min(values), max(values))]
     return shown[0] if shown[1] == shown[2] else f"{shown[0]} ({shown[1]}-{shown[2]})"
 
 
@@ -74,9 +72,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         others = (text.rjust(width) for text, width in zip(cells[1:], widths[1:], strict=True))
         return "| " + " | ".join((first, *others)) + " |"
 
-    ruler = (
-        "|" + "|".join("-" * (width + 1) + ("-" if not n else ":") for n, width in enumerate(widths)) + "|"
-    )
+    ruler = "|" + "|".join("-" * (width + 1) + ("-" if not n else ":") for n, width in enumerate(widths)) + "|"
     return "\n".join((line(header), ruler, *map(line, rows)))
 
 
@@ -154,9 +150,7 @@ def goals(samples: Samples) -> list[Goal]:
             1,
         ),
         Goal("stop-all / s6", ratio(samples, "stop", PLAN, "s6"), most=3),
-        Goal(
-            "switch from a compiled plan, times faster than stop-all/start-all", _gain(samples, PLAN), least=5
-        ),
+        Goal("switch from a compiled plan, times faster than stop-all/start-all", _gain(samples, PLAN), least=5),
         Goal(
             "switch from the command line, times faster than stop-all/start-all",
             _gain(samples, COMMAND_LINE),
@@ -168,8 +162,7 @@ def goals(samples: Samples) -> list[Goal]:
         pss = _typical(samples, name, "rested_pss")
         found.append(Goal(f"PSS at rest, {name}, MiB", None if pss is None else pss * _MIB, most=mib))
     found += [
-        Goal(f"wakeups a minute, {name}", _typical(samples, name, "wakeups"), most=0)
-        for name in (PLAN, COMMAND_LINE)
+        Goal(f"wakeups a minute, {name}", _typical(samples, name, "wakeups"), most=0) for name in (PLAN, COMMAND_LINE)
     ]
     return found
 
