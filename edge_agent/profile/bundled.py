@@ -1,0 +1,122 @@
+"""The options of the bundled services, and what each is told: one JSON object in EDGE_AGENT_SERVICE_OPTIONS."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import model_validator
+
+from . import readers
+from .problems import ReadError
+from .readers import Before, Flag, Port, Reader
+from .section import Section
+from .service import Service
+from .tree import Leaf
+
+HERE = frozenset(("identity", "storage", "node"))
+"""Programs of this release. The others of ``service.DEFAULT_IMPORTANCE`` are known names without a program yet."""
+P2P_PORT = 4001
+
+_ENDPOINT = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9*._-]+):([0-9]{1,5})")
+_Z85 = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+
+
+def _endpoint(value: object) -> str:
+    written = readers.text(value)
+    match = _ENDPOINT.fullmatch(written)
+    if match is None or not 1 <= int(match[1]) <= 65535:
+        raise ReadError("cannot read endpoint", "write tcp://HOST:PORT")
+    return written
+
+
+def _z85_key(value: object) -> str:
+    """A CURVE public key, https://rfc.zeromq.org/spec/32: 32 bytes in 40 characters."""
+    written = readers.text(value)
+    if not _Z85.fullmatch(written):
+        raise ReadError("not a CURVE public key", "write the 40 characters of Z85 that the peer shows; quote them")
+    return written
+
+
+Endpoint = Annotated[str, Reader(_endpoint)]
+
+
+class Peer(Section):
+    """A full peer to connect to."""
+
+    endpoint: Endpoint
+    key: Annotated[str, Reader(_z85_key)]
+
+
+class P2p(Section):
+    """A light node only connects out; a full one only listens. Short form: the mode."""
+
+    mode: Annotated[str, Reader(readers.choice("mode", "light", "full"))] = "light"
+    listen: Endpoint | None = None
+    peers: Annotated[tuple[Peer, ...], Before(readers.as_list)] = ()
+    heartbeat_interval: Annotated[float, Reader(readers.duration(1.0))] = 30.0
+
+    @classmethod
+    def short(cls, leaf: Leaf) -> dict[str, object]:
+        """The mode alone."""
+        return {"mode": leaf}
+
+    @model_validator(mode="after")
+    def _direction(self) -> P2p:
+        if self.mode == "light" and self.listen is not None:
+            raise ReadError("a light node does not listen", "remove listen, or use mode: full")
+        return self
+
+    def told(self, port: int | None) -> dict[str, Any]:
+        """As the node service reads it. ``port`` is where a full node listens unless ``listen`` says otherwise."""
+        listen = self.listen or (f"tcp://0.0.0.0:{port or P2P_PORT}" if self.mode == "full" else None)
+        peers = [{"endpoint": peer.endpoint, "key": peer.key} for peer in self.peers]
+        return {"mode": self.mode, "listen": listen, "peers": peers, "heartbeat": self.heartbeat_interval}
+
+
+class Later(Service):
+    """A bundled service without a program in this release."""
+
+    port: Port | None = None
+
+
+class Identity(Service):
+    """Keeps a key; signs and verifies."""
+
+    port: Port = 50001
+
+    def options(self) -> dict[str, Any]:
+        """The port."""
+        return {"port": self.port}
+
+
+class Storage(Service):
+    """Keeps blobs by their content."""
+
+    port: Port = 50002
+    cache_only: Flag = False
+    cache_size: Annotated[int, Reader(readers.size(low=1))] | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Port, and the cache's bound in bytes; without one the service bounds itself by its memory limit."""
+        return {"port": self.port, "cache_only": self.cache_only, "cache_bytes": self.cache_size}
+
+
+class Node(Service):
+    """Holds the link to other nodes."""
+
+    port: Port | None = None
+    p2p: P2p = P2p()
+
+    @model_validator(mode="after")
+    def _port(self) -> Node:
+        if self.port is not None and (self.p2p.mode == "light" or self.p2p.listen is not None):
+            raise ReadError(
+                "port is not used: the node " + ("is light" if self.p2p.mode == "light" else "has p2p.listen"),
+                "remove port",
+            )
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """The link. ``port`` is part of ``listen`` here."""
+        return {"p2p": self.p2p.told(self.port)}
