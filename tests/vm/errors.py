@@ -7,7 +7,7 @@ class LabError(Exception):
     """The lab itself failed: tools missing, image not built, guest did not come up or went away."""
 
 
-class LabTimeout(LabError):
+class LabTimeoutError(LabError):
     """A command in the guest, or its boot, took too long; the guest was powered off hard."""
 
     def __init__(self, message: str, output: str = "") -> None:

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ ARCHITECTURE = "amd64"
 DISK_SIZE = "2G"  # sparse
 HERE = Path(__file__).parent
 PAYLOAD = "/opt/edge-agent"
-"""Where the guest sees the second disk: ``src`` the project, ``site`` Python packages, ``lab`` the runner."""
+"""Where the guest sees the project (``src``), the Python packages it needs (``site``) and our runner (``lab``)."""
 
 UNUSED_FOR = 30 * 24 * 3600
 """Seconds after which the image of another recipe is removed from the cache."""
@@ -43,14 +43,26 @@ DPKG_OPTIONS = [
 MASKED = [
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
     "getty@tty1.service",
+    "modprobe@.service",
     "mosquitto.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "proc-sys-fs-binfmt_misc.mount",
     "redis-server.service",
     "serial-getty@ttyS0.service",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-binfmt.service",
+    "systemd-logind.service",
+    "systemd-pstore.service",
 ]
 
 FILES = {
@@ -83,16 +95,18 @@ LINKS = {
 }
 
 INITRAMFS_MODULES = ["virtio_pci", "virtio_blk", "virtio_console"]  # ext4 is built into Debian's cloud kernel
+INITRAMFS_PROGRAMS = ["cat", "hostname", "ifconfig", "insmod", "mkdir", "mount", "poweroff", "sh", "sleep"]
+INITRAMFS_PROGRAMS += ["switch_root", "umount"]
 INIT = f"""\
-#!/bin/busybox sh
-/bin/busybox --install -s /bin
+#!/bin/sh
 PATH=/bin
 fail() {{ echo "initramfs: cannot $1" >/dev/console; poweroff -f; sleep 60; }}
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 for module in /lib/*.ko; do insmod "$module" || fail "load $module"; done
 mount -t ext4 /dev/vda /sysroot || fail "mount the root disk"
-mount -t ext4 /dev/vdb /sysroot{PAYLOAD} || fail "mount the payload disk"
+mount -t ext4 /dev/vdb /sysroot{PAYLOAD} || fail "mount the project's disk"
+mount -t ext4 /dev/vdc /sysroot{PAYLOAD}/site || fail "mount the packages' disk"
 mode=systemd
 for word in $(cat /proc/cmdline); do
     case $word in lab.init=*) mode=${{word#lab.init=}} ;; esac
@@ -134,7 +148,18 @@ def packages() -> list[str]:
 
 def recipe() -> str:
     """Everything that shapes the image, as text; its hash names the image."""
-    parts = [SUITE, ARCHITECTURE, DISK_SIZE, packages(), DPKG_OPTIONS, FILES, LINKS, INITRAMFS_MODULES, INIT]
+    parts = [
+        SUITE,
+        ARCHITECTURE,
+        DISK_SIZE,
+        packages(),
+        DPKG_OPTIONS,
+        FILES,
+        LINKS,
+        INITRAMFS_MODULES,
+        INITRAMFS_PROGRAMS,
+        INIT,
+    ]
     return json.dumps(parts, indent=1, sort_keys=True)
 
 
@@ -165,8 +190,14 @@ def image() -> Image:
                     shutil.rmtree(leftover)
                 remove_unused(cache, time.time())
                 build(cache, final)
-    os.utime(final)
+    touch(final)
     return cached(final)
+
+
+def touch(path: Path) -> None:
+    """Note the use of a thing in the cache; a cache of another user's cannot be touched, which is no harm."""
+    with suppress(PermissionError):
+        os.utime(path)
 
 
 @contextmanager
@@ -178,10 +209,12 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def remove_unused(cache: Path, now: float) -> None:
-    """Remove images that nobody has booted for a month."""
-    for directory in cache.iterdir():
-        if re.fullmatch("[0-9a-f]{16}", directory.name) and now - directory.stat().st_mtime > UNUSED_FOR:
-            shutil.rmtree(directory)
+    """Remove what no guest has used for a month."""
+    for entry in cache.iterdir():
+        if not re.fullmatch(r"[0-9a-f]{16}|site-[0-9a-f]{16}\.img", entry.name):
+            continue
+        if now - entry.stat().st_mtime > UNUSED_FOR:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def build(cache: Path, final: Path) -> None:
@@ -277,6 +310,8 @@ def make_initramfs(root: Path, release: str, tree: Path, target: Path) -> None:
     for name in ("bin", "dev", "lib", "proc", "sysroot"):
         (tree / name).mkdir(parents=True)
     shutil.copy(root / "bin/busybox", tree / "bin/busybox")
+    for name in INITRAMFS_PROGRAMS:
+        (tree / "bin" / name).symlink_to("busybox")
     wanted: dict[str, None] = {}
     for module in INITRAMFS_MODULES:
         show = ["chroot", str(root), "modprobe", "--set-version", release, "--show-depends", module]

@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import IO, NamedTuple, Self
 
 from .errors import LabError
-from .image import PAYLOAD, Image, image
+from .image import PAYLOAD, Image, cache_directory, image
 from .machine import Finished, Hardware, Machine, qemu_command
-from .payload import PROJECT, make_payload
+from .payload import PROJECT, packages_disk, project_disk
 
 RESULTS = "/var/tmp/lab-results"
 """In the guest: a command run by Lab.run leaves here, also as $LAB_RESULTS, what is to be brought back."""
@@ -54,7 +54,7 @@ class Guest:
         self._machine: Machine | None = None
         self.persistent = persistent
         try:
-            self._payload = make_payload(project, self._directory)
+            self._others = [project_disk(project, self._directory), packages_disk(project, cache_directory())]
             self._disk = self._root_disk()
             self.start()
         except BaseException:
@@ -98,7 +98,7 @@ class Guest:
         """Run ``command`` as root (text: by /bin/sh) in the project's tree and wait for it.
 
         A process it leaves in the background keeps running, without its output being read.
-        LabTimeout after ``timeout`` seconds; the guest is off then.
+        LabTimeoutError after ``timeout`` seconds; the guest is off then.
         """
         done = self._execute(command, timeout, env, cwd, merge=True, echo=echo)
         return Result(done.code, done.output.decode(errors="replace"))
@@ -145,7 +145,7 @@ class Guest:
 
     def start(self) -> None:
         """Switch it on and wait for its runner: at boot, and again after power_off or cut_power."""
-        command = qemu_command(self._base, self._disk, self._payload, self._directory, self._hardware)
+        command = qemu_command(self._base, self._disk, self._others, self._directory, self._hardware)
         self._machine = Machine(command, self._directory, self._boot_timeout)
 
     def power_off(self, *, timeout: float = 120.0) -> None:
@@ -222,7 +222,7 @@ class Lab:
     ) -> Result:
         """Boot, run one command, bring back what it left in $LAB_RESULTS into ``results``, power off.
 
-        A command that fails is a Result with its code; LabTimeout when it takes longer than ``timeout`` seconds.
+        A command that fails is a Result with its code; LabTimeoutError when it takes longer than ``timeout`` seconds.
         """
         with self.boot() as guest:
             guest.check(["mkdir", "-p", RESULTS])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .channel import EXIT, HELLO, RUN, STDERR, STDIN, STDOUT, Decoder, frame, frames
 from .channel import PORT_NAME as PORT
-from .errors import LabError, LabTimeout
+from .errors import LabError, LabTimeoutError
 from .image import Image
 
 CHUNK = 1 << 16
@@ -40,8 +40,10 @@ class Finished(NamedTuple):
     errors: bytes  # standard error, without ``merge``
 
 
-def qemu_command(image: Image, disk: Sequence[str], payload: Path, directory: Path, hardware: Hardware) -> list[str]:
-    """QEMU's argument list. ``disk``: the -drive options that say what the root disk is."""
+def qemu_command(
+    image: Image, root: Sequence[str], others: Sequence[Path], directory: Path, hardware: Hardware
+) -> list[str]:
+    """QEMU's argument list. ``root``: -drive options that say what the root disk is; ``others``: raw, never changed."""
     mode = "kernel" if hardware.kernel_only else "systemd"
     command_line = f"root=/dev/vda rw console=ttyS0 quiet panic=-1 lab.init={mode} {hardware.append}"
     return [
@@ -53,8 +55,8 @@ def qemu_command(image: Image, disk: Sequence[str], payload: Path, directory: Pa
         *("-m", str(hardware.memory_mib), "-smp", str(hardware.cpus)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", command_line),
-        *("-drive", ",".join(["if=virtio", *disk])),
-        *("-drive", f"if=virtio,format=raw,snapshot=on,file={payload}"),
+        *("-drive", ",".join(["if=virtio", *root])),
+        *(word for disk in others for word in ("-drive", f"if=virtio,format=raw,snapshot=on,file={disk}")),
         *("-serial", f"file:{directory / 'console.log'}"),
         *("-chardev", f"socket,id=lab,path={directory / 'channel'}"),
         *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=lab,name={PORT}"),
@@ -89,10 +91,7 @@ class Machine:
                 raise LabError(f"cannot start the guest: no {error.filename} here; fix: tests/vm/install") from None
             try:
                 self._accept(listener, deadline)
-                kind, body = self._next(deadline)
-                if kind != HELLO:
-                    raise LabError(f"cannot use the guest: it began with a frame {kind!r} instead of its hello")
-                self.hello: dict[str, Any] = json.loads(body)
+                self.hello = self._greeting(deadline)
             except BaseException:
                 self.kill()
                 raise
@@ -109,12 +108,12 @@ class Machine:
                 raise self._gone("QEMU did not start")
 
     def _next(self, deadline: float) -> tuple[bytes, bytes]:
-        """The next frame from the guest. LabTimeout past ``deadline``, LabError when the guest has gone."""
+        """The next frame from the guest. LabTimeoutError past ``deadline``, LabError when the guest has gone."""
         assert self._channel is not None
         while not self._waiting:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise LabTimeout(f"cannot wait longer for the guest: time is up\n{self.console(20)}")
+                raise LabTimeoutError(f"cannot wait longer for the guest: time is up\n{self.console(20)}")
             self._channel.settimeout(left)
             try:
                 data = self._channel.recv(CHUNK)
@@ -127,13 +126,21 @@ class Machine:
             self._waiting.extend(self._decoder.feed(data))
         return self._waiting.popleft()
 
+    def _greeting(self, deadline: float) -> dict[str, Any]:
+        """What the runner says first: its kernel, its cgroup."""
+        kind, body = self._next(deadline)
+        if kind != HELLO:
+            raise LabError(f"cannot use the guest: it began with a frame {kind!r} instead of its hello")
+        said: dict[str, Any] = json.loads(body)
+        return said
+
     def _send(self, data: bytes, deadline: float) -> None:
         assert self._channel is not None
         self._channel.settimeout(max(0.1, deadline - time.monotonic()))
         try:
             self._channel.sendall(data)
         except TimeoutError:
-            raise LabTimeout("cannot send to the guest: it does not read") from None
+            raise LabTimeoutError("cannot send to the guest: it does not read") from None
         except OSError:
             raise self._gone("the guest has gone") from None
 
@@ -151,7 +158,7 @@ class Machine:
     ) -> Finished:
         """Run one command; ``echo`` (a binary stream) gets its output as it comes.
 
-        LabTimeout after ``timeout`` seconds, with the output so far; the guest is killed then.
+        LabTimeoutError after ``timeout`` seconds, with the output so far; the guest is killed then.
         """
         deadline = time.monotonic() + timeout
         pieces: dict[bytes, list[bytes]] = {STDOUT: [], STDERR: []}
@@ -168,11 +175,11 @@ class Machine:
                 if echo is not None:
                     echo.write(body)
                     echo.flush()
-        except LabTimeout:
+        except LabTimeoutError:
             self.kill()
             said = b"".join(pieces[STDOUT]).decode(errors="replace")
             what = " ".join(request["argv"])
-            raise LabTimeout(
+            raise LabTimeoutError(
                 f"cannot wait longer for {what!r}: {timeout:g} s are up; it had written:\n{said[-4000:]}", said
             ) from None
         except BaseException:  # a Ctrl-C in the middle: the channel's state is unknown from here on
@@ -191,12 +198,12 @@ class Machine:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
     def wait(self, timeout: float) -> None:
-        """Wait until the guest has powered itself off. LabTimeout, and it is killed, when it does not."""
+        """Wait until the guest has powered itself off. LabTimeoutError, and it is killed, when it does not."""
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise LabTimeout(f"cannot wait longer for power-off\n{self.console(20)}") from None
+            raise LabTimeoutError(f"cannot wait longer for power-off\n{self.console(20)}") from None
         self._close()
 
     def kill(self) -> None:

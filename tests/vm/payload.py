@@ -1,23 +1,29 @@
-"""The guest's second disk: the project's tree, the Python packages it needs, and the runner. No network in the guest."""
+"""What the guest gets besides its root: a disk with the project's tree and our runner, and one with Python packages.
+
+The guest needs no network for that: its Python has the same ABI as the one that runs the lab.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
 from .errors import LabError
-from .image import make_ext4
+from .image import make_ext4, touch
 
 PROJECT = Path(__file__).resolve().parents[2]
 GUEST_PYTHON = (3, 11)
 TEST_PACKAGES = ["pytest", "hypothesis"]
 RUNNER = ["__init__.py", "vm/__init__.py", "vm/channel.py", "vm/runner.py"]
-SLACK = 256 << 20
-"""Bytes left free on the disk: tests write caches beside themselves. The image is sparse."""
+SLACK = 256 << 20  # bytes left free on a disk
 
 
 def tracked(project: Path) -> list[str]:
@@ -73,38 +79,60 @@ def project_requirements(project: Path) -> list[str]:
         return [str(text) for text in tomllib.load(file)["project"]["dependencies"]]
 
 
-def copy_packages(project: Path, target: Path) -> None:
-    """Copy the files of every needed distribution out of the running interpreter's environment.
-
-    LabError when their compiled parts would not load in the guest.
-    """
-    if sys.version_info[:2] != GUEST_PYTHON or "x86_64" not in sys.implementation._multiarch:
+def check_abi() -> None:
+    """LabError when compiled packages of the running interpreter would not load in the guest."""
+    here = (sys.version_info[:2], platform.machine(), sys.implementation.name)
+    if here != (GUEST_PYTHON, "x86_64", "cpython"):
         raise LabError(
-            f"cannot hand Python packages to the guest: they are for Python {sys.version_info[0]}.{sys.version_info[1]} "
-            f"on {sys.implementation._multiarch}, the guest has 3.11 on x86_64; fix: make the environment with that Python"
+            f"cannot hand Python packages to the guest: it has CPython 3.11 on x86_64, and they are for "
+            f"{sys.version.split()[0]} on {platform.machine()}; fix: make the environment with Debian bookworm's Python"
         )
-    for distribution in needed_distributions(project_requirements(project) + TEST_PACKAGES).values():
+
+
+def copy_packages(distributions: Iterable[metadata.Distribution], target: Path) -> None:
+    """Copy the files of the distributions. Modification times are kept, so their compiled bytecode stays valid."""
+    for distribution in distributions:
         for file in distribution.files or []:
-            if file.parts[0] == "..":  # scripts
+            source = Path(str(file.locate()))
+            if file.parts[0] == ".." or not source.exists():  # scripts; and what pip lists without having it
                 continue
             destination = target / file
             destination.parent.mkdir(parents=True, exist_ok=True)
-            source = Path(str(file.locate()))
-            if source.exists():
-                shutil.copy2(source, destination)
+            shutil.copy2(source, destination)
 
 
-def make_payload(project: Path, work: Path) -> Path:
-    """``payload.img`` in ``work``, with ``src``, ``site`` and ``lab``."""
-    tree = work / "payload"
+def packages_disk(project: Path, cache: Path) -> Path:
+    """An ext4 image of the needed Python packages, made once per set of versions."""
+    check_abi()
+    distributions = needed_distributions(project_requirements(project) + TEST_PACKAGES)
+    names = "\n".join(f"{name}=={found.version}" for name, found in sorted(distributions.items()))
+    final = cache / f"site-{hashlib.sha256(names.encode()).hexdigest()[:16]}.img"
+    if not final.exists():
+        with tempfile.TemporaryDirectory(prefix=".site-", dir=cache) as work:
+            tree = Path(work) / "site"
+            copy_packages(distributions.values(), tree)
+            make_ext4(tree, Path(work) / final.name, disk_size(tree))
+            (Path(work) / final.name).rename(final)
+    touch(final)
+    return final
+
+
+def project_disk(project: Path, work: Path) -> Path:
+    """An ext4 image in ``work`` of the project's tree and our runner, made for every guest."""
+    tree = work / "project"
+    (tree / "site").mkdir(parents=True)  # where the packages are mounted
     copy_tree(project, tree / "src")
-    copy_packages(project, tree / "site")
     for name in RUNNER:
         destination = tree / "lab/tests" / name
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(PROJECT / "tests" / name, destination)
-    size = sum(path.lstat().st_size + 4096 for path in tree.rglob("*"))
-    image = work / "payload.img"
-    make_ext4(tree, image, f"{(size * 5 // 4 + SLACK) >> 10}k")
+    image = work / "project.img"
+    make_ext4(tree, image, disk_size(tree))
     shutil.rmtree(tree)
     return image
+
+
+def disk_size(tree: Path) -> str:
+    """Room for the tree and for what tests write beside it, as mke2fs takes it. The image is sparse."""
+    used = sum(path.lstat().st_size + 4096 for path in tree.rglob("*"))
+    return f"{(used * 5 // 4 + SLACK) >> 10}k"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import selectors
 import subprocess
 import sys
@@ -216,7 +215,7 @@ def main() -> None:
     Path("/proc/self/oom_score_adj").write_text("-900")
     host = Host(open_port())
     unit = set_up_cgroups()
-    host.send(frame(HELLO, json.dumps({"kernel": platform.release(), "cgroup": str(unit)}).encode()))
+    host.send(frame(HELLO, json.dumps({"kernel": os.uname().release, "cgroup": str(unit)}).encode()))
     with contextlib.suppress(EOFError):
         serve(host, unit)
 
