@@ -48,7 +48,7 @@ MODULES: tuple[tuple[str, ...], ...] = (
     ("loguru",),
     ("apscheduler.triggers.cron",),
     ("edge_agent.model",),
-    ("edge_agent.agent",),
+    ("edge_agent.agent.start",),
 )
 
 # Opened before the imports and read after them by plain system calls, so that reading costs the same each time.
