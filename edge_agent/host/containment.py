@@ -1,6 +1,6 @@
 """What holds a service: the interface that cgroups, plain process trees and the tests' fake all keep.
 
-An enforcement report maps a resource of ``model.HELD_NAMES`` to ``(kind, code)``. Kind is 'enforced' (the kernel took
+An enforcement report maps a resource of ``model.RESOURCES`` to ``(kind, code)``. Kind is 'enforced' (the kernel took
 the limit and gave it back when read), 'sampled', 'not enforced' or 'unset' (no limit was asked for); code says why not.
 """
 
@@ -75,9 +75,9 @@ if TYPE_CHECKING:
             """The service's main process (launched or adopted), with its start time in clock ticks."""
 
         def watch(self, name: str) -> int:
-            """A descriptor that gives EPOLLPRI when ``populated`` may have changed; it stays this object's.
+            """A descriptor that gives EPOLLPRI when ``populated`` may have changed; the caller closes it.
 
-            It goes on giving EPOLLPRI until ``populated`` is asked. Forget it before ``remove``. -1: poll instead.
+            It goes on giving EPOLLPRI until ``populated`` is asked. -1: poll ``populated`` instead.
             """
 
         def populated(self, name: str) -> bool:

@@ -32,12 +32,15 @@ JOURNAL = "/run/systemd/journal/stdout"
 class LogSink:
     """Where one service's output goes, by its ``log`` setting. ``on_data``: called after something was added.
 
+    ``folder``: the service's own in the run directory, writable by the agent alone; it holds the pipe, and the log if
+    that is kept in memory. ``log_dir``: for logs on disk.
     ``kind`` is what is in force, ``reason`` why it is not what was asked for ('' when it is). ``lost`` counts bytes
     that the file system would not take.
     """
 
-    def __init__(self, loop: loops.Loop, service: Service, run_dir: str, log_dir: str, journal: str = JOURNAL) -> None:
+    def __init__(self, loop: loops.Loop, service: Service, folder: str, log_dir: str, journal: str = JOURNAL) -> None:
         self.on_data: Callable[[], None] | None = None
+        self.log = service.log
         self.kind = service.log.kind
         self.reason = ""
         self.lost = 0
@@ -45,7 +48,7 @@ class LogSink:
         self._name = service.name
         self._owner = (-1 if service.uid is None else service.uid, -1 if service.gid is None else service.gid)
         self._journal = journal
-        self._folder = os.path.join(run_dir, "services", service.name)
+        self._folder = folder
         self._reader = -1
         self._bursts = 0
         self._last = 0.0
@@ -53,7 +56,6 @@ class LogSink:
         self._log: Segments | None = None
         if self.kind == "journal" and not _is_socket(journal):
             self._fall_back(f"there is no journal at {journal}")
-        self._bound = service.log.max_bytes
         if self.kind in ("memory", "disk"):
             self._start(log_dir)
 
@@ -107,7 +109,7 @@ class LogSink:
         self._reader = self._open_pipe()
         base = log_dir if self.kind == "disk" else self._folder
         os.makedirs(base, 0o755, exist_ok=True)
-        self._log = Segments(os.path.join(base, f"{self._name}.log"), self._bound)
+        self._log = Segments(os.path.join(base, f"{self._name}.log"), self.log.max_bytes)
         self._loop.watch(self._reader, loops.READ, self._readable)
 
     def _open_pipe(self) -> int:

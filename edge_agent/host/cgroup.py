@@ -1,0 +1,257 @@
+"""Containment by cgroups v2: ``<root>/agent`` holds this process, ``<root>/services/<NAME>`` each service.
+
+``root`` is a directory delegated to the agent (``hierarchy.find``). Of its own attributes only cgroup.subtree_control
+is written, as https://systemd.io/CGROUP_DELEGATION allows; the total is on ``services``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from . import limits as held
+from .cgroupfs import Cgroup
+from .containment import MACHINE, OWN, TOTAL, OomCounts, Usage
+from .hierarchy import AGENT, SERVICES, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model import Service
+    from .containment import Report
+
+
+class CgroupContainment:
+    """``io_device``: 'major:minor' of the disk with the services' data, for io.max and io weights; '' there is none.
+
+    ``sampled``: what no controller holds is watched by the sampler; it only changes what reports say. ``missing`` tells
+    after ``open`` which of the controllers cpu, io, memory and pids are not there, each with a code why.
+    """
+
+    kind = "cgroup2"
+
+    def __init__(
+        self, root: str, *, io_device: str = "", sampled: bool = True, proc: str = "/proc", sys: str = "/sys"
+    ) -> None:
+        self.missing: dict[str, str] = {}
+        self._path = root
+        self._device = io_device
+        self._sampled = sampled
+        self._proc = proc
+        self._sys = sys
+        self._io = held.Io(io_device)
+        self._cpus = os.cpu_count() or 1
+        self._held: dict[str, Cgroup] = {}
+        self._counts: dict[str, OomCounts] = {}  # when the service was prepared, or its last kill was attributed
+        self._root: Cgroup
+        self._services: Cgroup
+
+    def open(self) -> None:
+        """Move this process into agent/ and hand the controllers down to services/. Raises OSError."""
+        self._root = Cgroup(self._path)
+        agent = self._root.make(AGENT)
+        self._services = self._root.make(SERVICES)
+        _move_in(agent)  # first: a cgroup with processes in it cannot hand controllers down
+        agent.close()
+        available = self._root.controllers
+        for controller in held.CONTROLLERS:
+            if controller not in available:
+                self.missing[controller] = self._why_absent(controller)
+                continue
+            try:
+                self._root.enable(controller)
+                self._services.enable(controller)
+            except OSError as error:
+                self.missing[controller] = held.refusal(error)
+        if "io" not in self.missing:
+            self._io = held.Io(self._device, self._weight_attribute())
+
+    def set_total(self, memory: int, cpu: int) -> Report:
+        """memory.max and cpu.max of services/."""
+        failed = held.apply(self._services, held.total_settings(memory, cpu), fresh=False)
+        return {name: held.judge(name, failed, self.missing, sampled=self._sampled) for name in ("memory", "cpu")}
+
+    def prepare(self, service: Service) -> Report:
+        """A new cgroup each time, so that its counters speak of this generation only."""
+        name = service.name
+        self._drop(name)
+        if not self._services.remove(name):
+            raise OSError(errno.EBUSY, f"processes of {name} are still in its cgroup")
+        cgroup = self._held[name] = self._services.make(name)
+        wanted = held.settings(service.limits, self._io, self._cpus)
+        failed = held.apply(cgroup, self._without_missing(wanted), fresh=True)
+        self._counts[name] = OomCounts(total=self._total_ooms())
+        return held.report(service.limits, failed, self.missing, self._io, sampled=self._sampled)
+
+    def resize(self, service: Service) -> Report:
+        """Every limit anew, also those no longer asked for. A memory.max below what is in use reclaims, then kills."""
+        cgroup = self._get(service.name)
+        failed: dict[str, str] = {}
+        if cgroup is not None:
+            wanted = self._without_missing(held.settings(service.limits, self._io, self._cpus))
+            if held.shrinking(cgroup, service.limits):
+                wanted.sort(key=lambda setting: setting.attribute != "memory_low")
+            failed = held.apply(cgroup, wanted, fresh=False)
+        return held.report(service.limits, failed, self.missing, self._io, sampled=self._sampled)
+
+    def entry(self, name: str) -> int:
+        """cgroup.procs, for the child to write to."""
+        cgroup = self._get(name)
+        if cgroup is None:
+            raise OSError(errno.ENOENT, f"the cgroup of {name} is gone")
+        return cgroup.entry()
+
+    def marker(self, name: str) -> tuple[tuple[str, str], ...]:  # noqa: ARG002 - the interface's
+        """The cgroup itself marks its processes."""
+        return ()
+
+    def track(self, name: str, pid: int, started: int) -> None:
+        """The cgroup knows its processes."""
+
+    def watch(self, name: str) -> int:
+        """A duplicate of the descriptor by which ``populated`` reads cgroup.events."""
+        cgroup = self._get(name)
+        fd = -1 if cgroup is None else cgroup.events_fd()
+        return -1 if fd < 0 else os.dup(fd)
+
+    def populated(self, name: str) -> bool:
+        """cgroup.events counts live processes, in nested cgroups too."""
+        cgroup = self._get(name)
+        return cgroup is not None and cgroup.populated()
+
+    def members(self, name: str) -> list[int]:
+        """From cgroup.procs, nested cgroups included."""
+        cgroup = self._get(name)
+        return [] if cgroup is None else sorted(cgroup.procs())
+
+    def kill(self, name: str) -> None:
+        """cgroup.kill, or what comes nearest to it."""
+        cgroup = self._get(name)
+        if cgroup is not None:
+            cgroup.kill()
+
+    def remove(self, name: str) -> bool:
+        """Nested cgroups first."""
+        if not self._services.remove(name):
+            return False
+        self._drop(name)
+        self._counts.pop(name, None)
+        return True
+
+    def usage(self, name: str | None) -> Usage:
+        """From memory.current, cpu.stat and pids.current."""
+        cgroup = self._services if name is None else self._get(name)
+        if cgroup is None:
+            return Usage()
+        found: dict[str, int | None] = {"memory": None, "cpu_usec": None, "pids": None}
+        for field, attribute in (("memory", "memory_current"), ("cpu_usec", "cpu_stat"), ("pids", "pids_current")):
+            try:
+                value = getattr(cgroup, attribute)
+            except (OSError, ValueError):
+                continue
+            found[field] = value.get("usage_usec") if isinstance(value, dict) else value
+        return Usage(**found)
+
+    def oom_counts(self, name: str) -> OomCounts:
+        """memory.events of the service, which counts cgroups below it too, and the total's own memory.events.local."""
+        events = _events(self._get(name), "memory_events")
+        kills, groups = events.get("oom_kill", 0), events.get("oom_group_kill", 0)
+        return OomCounts(events.get("oom", 0), kills, groups, self._total_ooms())
+
+    def oom_cause(self, name: str) -> str:
+        """By whose memory.events grew: the service's own oom, else the total's, else nobody's here (the machine's)."""
+        before = self._counts.get(name, OomCounts())
+        now = self.oom_counts(name)
+        if now.kills <= before.kills and now.group_kills <= before.group_kills:
+            return ""
+        self._counts[name] = now
+        # An incident of the total explains its victims only; a later kill of another service is not its doing.
+        for other, counts in self._counts.items():
+            if other != name and self.oom_counts(other).kills == counts.kills:
+                self._counts[other] = counts._replace(total=now.total)
+        if now.oom > before.oom:
+            return OWN
+        return TOTAL if now.total > before.total else MACHINE
+
+    def names(self) -> list[str]:
+        """The directories below services/."""
+        return self._services.children()
+
+    def owns(self, name: str, pid: int) -> bool:
+        """Is it listed there now?"""
+        return pid in self.members(name)
+
+    def close(self, *, remove: bool) -> None:
+        """With ``remove``, also undo ``open``: this process goes back to ``root``."""
+        for name in list(self._held):
+            self._drop(name)
+        if remove:
+            for name in self.names():
+                self._services.remove(name)
+            if self._root.remove(SERVICES):
+                self._leave()
+        self._services.close()
+        self._root.close()
+
+    # -- details -------------------------------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        try:
+            for controller in self._root.subtree_control:
+                self._root.disable(controller)
+            _move_in(self._root)
+            self._root.remove(AGENT)
+        except OSError:
+            pass  # systemd removes the unit's cgroup with all in it once the process has ended
+
+    def _get(self, name: str) -> Cgroup | None:
+        """The held cgroup, or the one an earlier agent left."""
+        cgroup = self._held.get(name)
+        if cgroup is None:
+            cgroup = self._services.child(name)
+            if cgroup is not None:
+                self._held[name] = cgroup
+        return cgroup
+
+    def _drop(self, name: str) -> None:
+        cgroup = self._held.pop(name, None)
+        if cgroup is not None:
+            cgroup.close()
+
+    def _without_missing(self, wanted: list[held.Setting]) -> list[held.Setting]:
+        return [setting for setting in wanted if held.CONTROLLER[setting.resource] not in self.missing]
+
+    def _total_ooms(self) -> int:
+        return _events(self._services, "memory_events_local").get("oom", 0)
+
+    def _why_absent(self, controller: str) -> str:
+        words = read_text(f"{self._proc}/cmdline").split()
+        disabled = any(word.startswith("cgroup_disable=") and controller in word for word in words)
+        return "memory-disabled" if controller == "memory" and disabled else "no-controller"
+
+    def _weight_attribute(self) -> str:
+        """Weights have an effect under BFQ, or where io.cost is on for the disk; the file alone says nothing."""
+        if not self._device:
+            return ""
+        disk = os.path.realpath(f"{self._sys}/dev/block/{self._device}")
+        if "[bfq]" in read_text(f"{disk}/queue/scheduler"):
+            return "io_bfq_weight"
+        for line in read_text(f"{self._sys}/fs/cgroup/io.cost.qos").splitlines():
+            device, *words = line.split()
+            if device == self._device and "enable=1" in words:
+                return "io_weight"
+        return ""
+
+
+def _move_in(cgroup: Cgroup) -> None:
+    fd = cgroup.entry()
+    try:
+        os.write(fd, b"0")
+    finally:
+        os.close(fd)
+
+
+def _events(cgroup: Cgroup | None, attribute: str) -> dict[str, int]:
+    try:
+        return {} if cgroup is None else getattr(cgroup, attribute)
+    except (OSError, ValueError):
+        return {}
