@@ -41,7 +41,7 @@ def profile(services: int) -> str:
             f"    environment: {{INDEX: '{number_}', DATA: /var/lib/svc{number_:04d}}}",
             "    restart_policy: {max_attempts: 3, delay: 2s}",
             f"    health: {{tcp: {20000 + number_}, interval: 30s}}",
-            "    resources: {memory: {request: 64KiB, limit: 64MiB}, cpu: {request: 0.0001, limit: 0.5}, pids: 20}",
+            "    resources: {memory: {request: 64KiB, limit: 64MiB}, cpu: {limit: 0.5}, pids: 20}",
         ]
         if number_ % 10:
             lines.append(f"    depends_on: [svc{number_ - 1:04d}]")
