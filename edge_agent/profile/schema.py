@@ -13,7 +13,7 @@ from . import readers
 from .bundled import Identity, Later, Node, Storage
 from .problems import Place
 from .readers import Before, Flag, Memory, PositiveDuration, Reader, Text, Whole
-from .section import NOT_YET, Section
+from .section import NOT_YET, NotActedOn, Section
 from .service import DEFAULT_IMPORTANCE, IoPriority, Scheduler, Service, ServiceName
 from .tree import Leaf, Map, data
 
@@ -52,16 +52,16 @@ class Deployment(Section):
 class Orchestrator(Section):
     """The agent's own part."""
 
-    subprocess_management: Annotated[Flag, NOT_YET] = True
+    subprocess_management: Annotated[Flag, NotActedOn(unless=True)] = True
     health_check_interval: Annotated[float, Reader(readers.duration(0.1))] = 10.0
 
 
 class Development(Section):
     """For developers."""
 
-    hot_reload: Annotated[Flag, NOT_YET] = False
+    hot_reload: Annotated[Flag, NotActedOn(unless=False)] = False
     debug_logging: Flag = False
-    insecure_mode: Annotated[Flag, NOT_YET] = False
+    insecure_mode: Annotated[Flag, NotActedOn(unless=False)] = False
 
 
 class Grpc(Section):

@@ -9,7 +9,13 @@ from .tree import Leaf
 
 
 class NotActedOn:
-    """Annotation of a field that is accepted, checked and reported, and has no effect in this release."""
+    """Annotation of a field that is accepted, checked and reported, and has no effect in this release.
+
+    ``unless``: the value that asks for what happens anyway, which is not worth a report.
+    """
+
+    def __init__(self, unless: object = None) -> None:
+        self.unless = unless
 
 
 NOT_YET = NotActedOn()

@@ -14,7 +14,7 @@ from . import readers
 from .checks import Health
 from .problems import ReadError, suggest
 from .readers import AbsolutePath, Argv, Before, Cpu, Duration, Flag, Memory, PositiveDuration, Reader, Text, Whole
-from .section import NOT_YET, Section
+from .section import NOT_YET, NotActedOn, Section
 from .tree import Leaf
 
 SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -298,7 +298,7 @@ class Service(Section):
     log: LogTo = LogTo()
     mode: Annotated[str, Reader(readers.choice("mode", "subprocess", "embedded"))] = "subprocess"
     placement: Annotated[Text | None, NOT_YET] = None
-    replicas: Annotated[Whole | None, NOT_YET] = None
+    replicas: Annotated[Whole | None, NotActedOn(unless=1)] = None
 
     @classmethod
     def short(cls, _leaf: Leaf) -> dict[str, object]:

@@ -113,8 +113,9 @@ def _given_but_idle(model: BaseModel, above: Path) -> list[Path]:
         field = type(model).model_fields[name]
         value = getattr(model, name)
         path = (*above, field.alias or name)
-        if any(isinstance(mark, NotActedOn) for mark in field.metadata):
-            paths.append(path)
+        idle = next((mark for mark in field.metadata if isinstance(mark, NotActedOn)), None)
+        if idle is not None:
+            paths += [path] if value != idle.unless else []
         elif isinstance(value, BaseModel):
             paths += _given_but_idle(value, path)
         elif isinstance(value, dict):
