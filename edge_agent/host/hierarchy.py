@@ -118,11 +118,12 @@ def read_text(path: str) -> str:
 
 
 def _kind(mounts: list[Mount], cgroup_root: str) -> tuple[str, Mount | None]:
-    at_root = [mount for mount in mounts if mount.point == cgroup_root]
-    if at_root and at_root[-1].kind == "cgroup2":
-        return "unified", at_root[-1]
-    version2 = [mount for mount in mounts if mount.kind == "cgroup2"]
-    version1 = [mount for mount in mounts if mount.kind == "cgroup"]
+    visible = {mount.point: mount for mount in mounts}  # a later mount hides an earlier one on the same point
+    at_root = visible.get(cgroup_root)
+    if at_root and at_root.kind == "cgroup2":
+        return "unified", at_root
+    version2 = [mount for mount in visible.values() if mount.kind == "cgroup2"]
+    version1 = [mount for mount in visible.values() if mount.kind == "cgroup"]
     if version1:
         return ("hybrid" if version2 else "v1"), None
     if version2:
