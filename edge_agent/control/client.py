@@ -55,21 +55,37 @@ class Client:
     def call(self, verb: str, args: dict[str, Any] | None = None, timeout: float | None = TIMEOUT) -> dict[str, Any]:
         """The result of ``verb``, waiting for it ``timeout`` seconds (None: for ever). Raises AgentError."""
         until = None if timeout is None else time.monotonic() + timeout
+        ident = self.begin(verb, args, timeout)
+        while True:
+            left = None if until is None else until - time.monotonic()
+            answered, result, error = self.next(left)
+            if answered == ident:
+                if error is not None:
+                    raise error
+                return result
+
+    def begin(self, verb: str, args: dict[str, Any] | None = None, timeout: float | None = TIMEOUT) -> int:
+        """Send a request and return its id; its answer comes from ``next``. Raises AgentError."""
         self._ident += 1
         try:
             frame = wire.pack(wire.request(self._ident, verb, args or {}))
         except wire.WireError as error:
             raise AgentError("protocol", f"the request {error}") from None
-        self._send(frame, until)
-        while True:
-            try:
-                ident, result, (code, why, fix) = wire.check_response(self._receive(until))
-            except wire.WireError as error:
-                raise AgentError("protocol", str(error)) from None
-            if result is None and ident in (0, self._ident):  # 0: about the connection, not about one request
-                raise AgentError(code, why, fix)
-            if result is not None and ident == self._ident:
-                return result
+        self._send(frame, None if timeout is None else time.monotonic() + timeout)
+        return self._ident
+
+    def next(self, timeout: float | None = TIMEOUT) -> tuple[int, dict[str, Any], AgentError | None]:
+        """(id, result, error) of the answer that comes next, of whichever request. Raises AgentError."""
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            ident, result, failure = wire.check_response(self._receive(until))
+        except wire.WireError as error:
+            raise AgentError("protocol", str(error)) from None
+        if result is not None:
+            return ident, result, None
+        if ident == 0:  # about the connection, not about one request
+            raise AgentError(*failure)
+        return ident, {}, AgentError(*failure)
 
     def close(self) -> None:
         """Hang up."""

@@ -1,0 +1,103 @@
+"""``check``: what this machine can enforce, resource by resource, and how to get the rest."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import text
+from ..demand import Facts
+from ..enforcement import ENFORCED, explain, mode, predict
+from ..model import RESOURCES, Limits, Plan, Service
+from . import compiling, exits, scope
+from .context import Context, say, show_json
+
+PROBE = "check"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--enforcement", choices=("auto", "cgroup2", "sampling", "none"), default="auto")
+
+
+def run(context: Context, options: argparse.Namespace) -> int:
+    """Look and tell. 0 when everything can be enforced, else 1."""
+    agent = None
+    client = compiling.connect(context)
+    if client is not None:
+        with client:
+            agent = client.call("status")["agent"]["pid"]
+    facts = compiling.look(context, agent)
+    verdicts = judge(facts, options.enforcement)
+    complete = all(kind == ENFORCED for kind, _code in verdicts.values())
+    if context.json:
+        resources = {}
+        for resource, (kind, code) in verdicts.items():
+            because, fix = explain(resource, kind, code)
+            resources[resource] = {"kind": kind, "code": code, "because": because, "fix": fix}
+        show_json({"facts": facts._asdict(), "agent": agent, "resources": resources, "complete": complete})
+    else:
+        say(*describe(facts, agent), "", *_verdict_lines(verdicts))
+        if agent is None and scope.wanted(facts, options.enforcement):
+            say("", "started by a person, the agent first asks systemd for a delegated cgroup by itself")
+    return exits.OK if complete else exits.FAILED
+
+
+def judge(facts: Facts, enforcement: str) -> dict[str, tuple[str, str]]:
+    """Resource -> (kind, code) for a service that asks for everything."""
+    limits = Limits(
+        memory_limit=1 << 20,
+        swap_limit=0,
+        cpu_limit=100,
+        cpu_request=100,
+        pids_limit=1,
+        io_weight=100,
+        io_write_bps=1 << 20,
+    )
+    plan = Plan(
+        profile=PROBE,
+        source="",
+        memory_total=1 << 20,
+        cpu_total=100,
+        memory_reserve=0,
+        cpu_reserve=0,
+        services=(Service(PROBE, ("/bin/true",), limits=limits),),
+        enforcement=enforcement,
+    )
+    return predict(facts, plan)[PROBE]
+
+
+def describe(facts: Facts, agent: int | None) -> list[str]:
+    """The machine, one fact a line."""
+    chosen, _code = mode(facts, "auto")
+    swap = "none" if not facts.swap else f"{text.size(facts.swap)} ({facts.swap_kind})"
+    rows = [
+        ("agent", "not running" if agent is None else f"running, pid {agent}"),
+        ("kernel", facts.kernel),
+        ("memory", text.size(facts.memory)),
+        ("cpus", str(facts.cpus)),
+        ("swap", swap),
+        ("cgroups", facts.cgroup),
+        ("cgroup", facts.cgroup_path or text.NOTHING),
+        ("controllers", " ".join(facts.controllers) or text.NOTHING),
+        ("delegated", "yes" if facts.delegated else "no"),
+        ("systemd", "yes" if facts.systemd else "no"),
+        ("pressure (PSI)", "yes" if facts.psi else "no; fix: psi=1 on the kernel command line"),
+        ("disk", facts.io_device or text.NOTHING),
+        ("root", "yes" if facts.root else "no"),
+        ("mode", chosen),
+    ]
+    width = max(len(name) for name, _value in rows)
+    return [f"{name:<{width}}  {value}" for name, value in rows]
+
+
+def _verdict_lines(verdicts: dict[str, tuple[str, str]]) -> list[str]:
+    lines = []
+    for resource in RESOURCES:
+        kind, code = verdicts[resource]
+        because, fix = explain(resource, kind, code)
+        line = f"{resource.replace('_', ' ')}: {kind}"
+        if because:
+            line += f", because {because}"
+        lines.append(f"{line}; fix: {fix}" if fix else line)
+    return lines

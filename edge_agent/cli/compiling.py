@@ -1,0 +1,51 @@
+"""A selection made a plan: the profile read, the machine looked at, the budget done."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import budget, profile
+from ..control.client import AgentError, Client, NotRunningError
+from ..demand import Facts
+from ..host import facts as machine
+from ..model import Plan
+from .context import Context
+from .selection import Selection
+
+
+def compile_selection(context: Context, selection: Selection, options: argparse.Namespace, facts: Facts) -> Plan:
+    """The plan. Raises ProfileError, BudgetError, EnforcementError."""
+    context.debug("profile by {}: {}", selection.origin, selection.config or selection.name)
+    flags: dict[str, object] = {}
+    if options.enforcement:
+        flags["enforcement"] = options.enforcement
+    if options.dev:
+        flags["dev"] = True
+    loaded = profile.load(
+        config=selection.config,
+        name=selection.name,
+        flags=flags,
+        environ=context.environ,
+        directories=context.directories,
+    )
+    context.debug("profile {} of {}, {} services", loaded.name, loaded.source, len(loaded.demands))
+    return budget.compile_plan(loaded, facts, fit=options.fit)
+
+
+def look(context: Context, agent: int | None) -> Facts:
+    """The machine as the agent with process id ``agent`` sees it, or as this command does."""
+    facts = machine.gather(data_dir=context.directories.data, pid=agent)
+    context.debug("{}", facts)
+    return facts
+
+
+def connect(context: Context) -> Client | None:
+    """The running agent, or None. Raises AgentError when there is one that may not be talked to."""
+    try:
+        return context.connect()
+    except NotRunningError:
+        return None
+    except AgentError as error:
+        if error.code == "gone":  # it was just going away
+            return None
+        raise

@@ -1,0 +1,69 @@
+"""``edge-agent``: find the verb, import its module, run it, turn every failure into a sentence and an exit code.
+
+The way to the resident from a compiled plan (``edge-agent --plan FILE``) comes before everything else: it costs a
+device's boot, so it imports neither argparse nor a verb.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import exits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. ``argv`` without the program's name."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words and words[0].startswith("--plan"):
+            from . import resident
+
+            resident.run_compiled(words, os.environ)  # returns only when the long way must be taken
+        from .parsing import UsageError, parse
+
+        try:
+            verb, options, run = parse(words)
+        except UsageError as error:
+            from .context import complain
+
+            complain([str(error)])
+            return exits.USAGE
+        return _run(verb, options, run)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush finds a reader
+        return exits.BROKEN_PIPE
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else exits.OK
+
+
+def _run(verb: str, options: argparse.Namespace, run: Callable[..., int]) -> int:
+    from .context import CommandError, complain, make
+
+    context = make(verb, options, os.environ)
+    try:
+        return run(context, options)
+    except CommandError as error:
+        complain(error.lines)
+        return error.code
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except Exception as error:
+        from .failures import explain
+
+        code, lines = explain(context, error)
+        if not lines:
+            raise
+        complain(lines)
+        return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

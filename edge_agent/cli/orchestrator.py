@@ -1,0 +1,116 @@
+"""The default verb: no agent running, become one; an agent running, switch it.
+
+A profile that a person typed (--profile, --config) is compiled or refused. One that was found, by EDGE_AGENT_CONFIG,
+EDGE_AGENT_PROFILE or the last choice, is what a boot has: if it is broken, the last known good plan runs, degraded, and
+every problem is on standard error. A device must not stay dark for a typing error.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..admission import BudgetError
+from ..codec import pack_plan, unpack_plan
+from ..demand import Facts
+from ..enforcement import EnforcementError, predict, predict_total
+from ..model import Plan
+from ..profile.directories import variable
+from ..profile.problems import ProfileError
+from . import compiling, exits, resident, scope, selection
+from .context import CommandError, Context, complain, say
+from .failures import explain
+from .planview import render
+from .switch import hand_over
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    selection.arguments(parser)
+    parser.add_argument("--plan", metavar="FILE", help="a plan made by `edge-agent compile`, instead of a profile")
+    parser.add_argument("--control-group", metavar="GROUP", help="members of this group may use the control socket")
+    parser.add_argument("--json", action="store_true", help="the outcome of a switch as JSON")
+    parser.add_argument("--version", action="store_true", help="print the version")
+
+
+def run(context: Context, options: argparse.Namespace) -> int:
+    """Start or switch. Returns only after a switch, or with an error."""
+    client = compiling.connect(context)
+    if client is not None:
+        with client:
+            agent = client.call("status")["agent"]["pid"]
+            plan = _plan(context, options, compiling.look(context, agent))
+            return hand_over(context, client, plan)
+    return _start(context, options)
+
+
+def _start(context: Context, options: argparse.Namespace) -> int:
+    gid = control_gid(context, options)
+    facts = compiling.look(context, None)
+    note = ""
+    if scope.wanted(facts, options.enforcement or "auto"):
+        failure = scope.enter(context)
+        if failure:
+            note = (
+                f"cannot get a delegated cgroup from systemd: {failure}; going on without; fix: see `edge-agent check`"
+            )
+        facts = compiling.look(context, None)
+    degraded = ""
+    try:
+        plan = _plan(context, options, facts)
+    except (ProfileError, BudgetError, EnforcementError) as error:
+        plan, degraded = _last_known_good(context, options, error)
+    if note:
+        complain([note])
+    say(*render(plan, predict(facts, plan), predict_total(facts, plan)).splitlines())
+    fd = resident.plan_descriptor(pack_plan(plan))
+    resident.execute(
+        context.directories,
+        ["--plan-fd", str(fd)],
+        enforcement=options.enforcement,
+        cgroup_path=facts.cgroup_path if facts.delegated else "",
+        io_device=facts.io_device,
+        control_gid=gid,
+        degraded=degraded,
+    )
+    return exits.FAILED
+
+
+def _plan(context: Context, options: argparse.Namespace, facts: Facts) -> Plan:
+    if options.plan:
+        with open(options.plan, "rb") as file:
+            return unpack_plan(file.read())
+    return compiling.compile_selection(context, selection.choose(context, options), options, facts)
+
+
+def _last_known_good(context: Context, options: argparse.Namespace, error: Exception) -> tuple[Plan, str]:
+    """The committed plan and why it runs instead. Raises ``error`` when a person waits, or when there is none."""
+    chosen = selection.choose(context, options)
+    plan = None if chosen.typed else selection.committed(context)
+    if plan is None:
+        raise error
+    _code, lines = explain(context, error)
+    degraded = f"{chosen.config or chosen.name} is not usable: {lines[0]}"
+    if len(lines) > 1:
+        degraded += f" (and {len(lines) - 1} more)"
+    complain(
+        [*lines, f"running the last known good plan, profile {plan.profile}, degraded; fix: correct {chosen.origin}"]
+    )
+    return plan, degraded
+
+
+def control_gid(context: Context, options: argparse.Namespace) -> int | None:
+    """The group of the control socket by flag or EDGE_AGENT_CONTROL_GROUP. Raises CommandError for an unknown one."""
+    name = options.control_group or variable(context.environ, "CONTROL_GROUP")[0]
+    if not name:
+        return None
+    if name.isdecimal():
+        return int(name)
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise CommandError(
+            exits.CONFIGURATION,
+            f"cannot use group {name!r}: there is none; fix: `addgroup --system {name}`, or give its number",
+        ) from None

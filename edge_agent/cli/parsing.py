@@ -1,0 +1,126 @@
+"""From words to a verb and its options. Only the verb's own parser is built."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from .. import __version__
+from . import exits
+
+DEFAULT = "orchestrator"
+VERBS = {
+    "orchestrator": ("orchestrator", "run a profile: start the agent, or switch the one that runs (the default)"),
+    "switch": ("switch", "switch the running agent to another profile"),
+    "plan": ("plan", "show what a profile would do here, and the difference to what runs"),
+    "compile": ("compile", "write a profile's plan to a file, for a fast start with --plan"),
+    "status": ("status", "show the agent, its budget and its services"),
+    "why": ("why", "tell why a service is in the state it is in"),
+    "check": ("check", "show what this machine can enforce, and how to get the rest"),
+    "events": ("events", "show what happened"),
+    "logs": ("logs", "show what a service wrote"),
+    "start": ("ask", "start a service"),
+    "stop": ("ask", "stop a service"),
+    "restart": ("ask", "restart a service"),
+    "reload": ("control", "read the profile again, as SIGHUP does"),
+    "reexec": ("control", "replace the agent by the installed version; services keep running"),
+    "shutdown": ("control", "stop all services and the agent"),
+    "service": ("service", "run a bundled service in the foreground"),
+    "help": ("help", "show the verbs, the options of one, or the exit codes"),
+}
+"""Verb -> (module, what it does)."""
+
+WITH_VALUE = {
+    "--profile",
+    "--config",
+    "--plan",
+    "--enforcement",
+    "--control-group",
+    "--run-dir",
+    "--data-dir",
+    "--log-dir",
+    "--config-dir",
+    "--output",
+    "--timeout",
+    "--service",
+    "--name",
+    "-n",
+}
+"""Options that take the next word, for finding the verb behind them."""
+
+
+class UsageError(Exception):
+    """The words are not a command. The text is a sentence."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our errors: raised, not printed with a screen of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(
+            f"cannot run {self.prog.partition(' ')[2] or 'the command'}: {message}; fix: see `{self.prog} --help`"
+        )
+
+
+def parse(words: Sequence[str]) -> tuple[str, argparse.Namespace, Callable[..., int]]:
+    """(verb, its options, its run(context, options) -> exit code). Raises UsageError; SystemExit after --help."""
+    at = _verb_at(words)
+    rest = list(words)
+    verb = DEFAULT
+    if at is not None:
+        verb = rest.pop(at)
+        if verb not in VERBS:
+            raise UsageError(
+                f"cannot run {verb!r}: there is no such verb; fix: {_suggest(verb, VERBS, '`edge-agent help`')}"
+            )
+    elif not rest or any(word in ("--help", "-h") for word in rest):
+        if rest:
+            verb, rest = "help", []
+    elif "--version" in rest:
+        sys.stdout.write(f"edge-agent {__version__}\n")
+        raise SystemExit(exits.OK)
+    module = import_module(f".{VERBS[verb][0]}", __package__)
+    parser = make_parser(verb)
+    options, unknown = parser.parse_known_args(rest)
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        word = unknown[0].partition("=")[0]
+        raise UsageError(
+            f"cannot run {verb}: {word!r} is not expected; fix: {_suggest(word, known, f'`edge-agent {verb} --help`')}"
+        )
+    return verb, options, module.run
+
+
+def make_parser(verb: str) -> Parser:
+    """The parser of one verb."""
+    module, summary = VERBS[verb]
+    prog = "edge-agent" if verb == DEFAULT else f"edge-agent {verb}"
+    parser = Parser(prog=prog, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+    common = parser.add_argument_group("directories (flag, then EDGE_AGENT_*_DIR, then the system's or the XDG ones)")
+    for name in ("run-dir", "data-dir", "log-dir", "config-dir"):
+        common.add_argument(f"--{name}", metavar="DIR")
+    parser.add_argument("--verbose", action="store_true", help="say what this command does, on standard error")
+    import_module(f".{module}", __package__).arguments(parser)
+    return parser
+
+
+def _verb_at(words: Sequence[str]) -> int | None:
+    skip = False
+    for index, word in enumerate(words):
+        if skip:
+            skip = False
+        elif word in WITH_VALUE:
+            skip = True
+        elif not word.startswith("-"):
+            return index
+    return None
+
+
+def _suggest(word: str, known: Sequence[str] | dict[str, tuple[str, str]], otherwise: str) -> str:
+    from ..profile.problems import nearest
+
+    near = nearest(word, known)
+    return f"did you mean {near!r}?" if near else f"see {otherwise}"

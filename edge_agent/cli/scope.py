@@ -1,0 +1,71 @@
+"""A delegated cgroup for an agent that a person starts on a systemd machine: a transient scope with Delegate=yes.
+
+systemd moves this very process into the scope, so standard streams, environment and pid stay what they are. The scope
+is named after the run directory; when it still exists, because an agent was killed and its services live on in it,
+this process joins it instead, and the next agent finds them. systemd.scope(5), org.freedesktop.systemd1(5).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from binascii import crc32
+
+from ..demand import Facts
+from ..host.hierarchy import AGENT, read_text
+from .context import Context
+
+BUSCTL = "busctl"
+PATIENCE = 5.0  # seconds for systemd to do it
+DEFAULT_RUN = "/run/edge-agent"
+_MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+
+
+def wanted(facts: Facts, enforcement: str) -> bool:
+    """Whether there is a cgroup to be had that this process has not."""
+    return facts.systemd and facts.cgroup == "unified" and not facts.delegated and enforcement in ("auto", "cgroup2")
+
+
+def enter(context: Context) -> str:
+    """Move into the scope. '' when it worked, else why not, for people."""
+    program = shutil.which(BUSCTL)
+    if program is None:
+        return f"{BUSCTL} is not installed"
+    base = [program, *(() if os.geteuid() == 0 else ("--user",)), "call", *_MANAGER]
+    name = unit_name(context.directories.run)
+    pid = str(os.getpid())
+    before = read_text("/proc/self/cgroup")
+    start = ["StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail", "3"]
+    start += ["Description", "s", f"edge-agent with {context.directories.run}"]
+    start += ["Delegate", "b", "true", "PIDs", "au", "1", pid, "0"]
+    failure = _call([*base, *start])
+    if failure:
+        context.debug("no new scope {}: {}", name, failure)
+        if _call([*base, "AttachProcessesToUnit", "ssau", name, f"/{AGENT}", "1", pid]):
+            return failure
+    until = time.monotonic() + PATIENCE
+    while read_text("/proc/self/cgroup") == before:  # the method call returns when the job is queued, not done
+        if time.monotonic() > until:
+            return f"systemd has not started {name} in {PATIENCE:g} s"
+        time.sleep(0.01)
+    return ""
+
+
+def unit_name(run_dir: str) -> str:
+    """``edge-agent.scope`` for the system's run directory, another for every other one."""
+    if run_dir == DEFAULT_RUN:
+        return "edge-agent.scope"
+    return f"edge-agent-{crc32(run_dir.encode()):08x}.scope"
+
+
+def _call(argv: list[str]) -> str:
+    """'' or what the program said on standard error."""
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=PATIENCE, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    return done.stderr.decode("utf-8", "replace").strip() or f"{BUSCTL} exited with {done.returncode}"

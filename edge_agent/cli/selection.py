@@ -1,0 +1,72 @@
+"""Which profile a command is about: flags, then variables, then the choice that the agent keeps for the next boot."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ..codec import MAX_BYTES, PlanError, unpack_plan
+from ..model import Plan
+from ..profile.directories import variable
+from ..records import Record
+from . import exits
+from .context import CommandError, Context
+
+PLAN = "plan"
+"""The committed plan's file in the data directory; the resident writes it (host/store.py)."""
+
+
+class Selection(Record):
+    """A profile by name or by file; ``typed`` by a person on the command line, or found as it is at boot."""
+
+    name: str | None
+    config: str | None
+    typed: bool
+    origin: str  # for messages: '--profile', 'EDGE_AGENT_CONFIG', 'the last choice'
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that choose a profile and say how it is compiled."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--profile", metavar="NAME", help="a profile from the profile directories")
+    which.add_argument("--config", metavar="FILE", help="a profile by its path")
+    parser.add_argument("--fit", action="store_true", help="leave out the least important services until the rest fits")
+    parser.add_argument(
+        "--dev", action="store_true", help="development mode: as the profile's development block says, and verbose"
+    )
+    parser.add_argument(
+        "--enforcement",
+        choices=("auto", "cgroup2", "sampling", "none"),
+        help="how limits are held, over the profile's own",
+    )
+
+
+def choose(context: Context, options: argparse.Namespace) -> Selection:
+    """The selection. Raises CommandError when nothing says what to run."""
+    if options.profile:
+        return Selection(options.profile, None, True, "--profile")
+    if options.config:
+        return Selection(None, os.path.abspath(options.config), True, "--config")
+    for name in ("CONFIG", "PROFILE"):
+        value, source = variable(context.environ, name)
+        if value:
+            by_path = name == "CONFIG"
+            return Selection(None if by_path else value, os.path.abspath(value) if by_path else None, False, source)
+    plan = committed(context)
+    if plan is None:
+        raise CommandError(
+            exits.CONFIGURATION,
+            f"cannot {context.verb}: nothing says which profile; fix: give --profile NAME or --config FILE, "
+            "or set EDGE_AGENT_CONFIG",
+        )
+    return Selection(None, plan.source, False, "the last choice")
+
+
+def committed(context: Context) -> Plan | None:
+    """The last known good plan, None when there is none that can be read."""
+    try:
+        with open(os.path.join(context.directories.data, PLAN), "rb") as file:
+            return unpack_plan(file.read(MAX_BYTES + 1))
+    except (OSError, PlanError) as error:
+        context.debug("no committed plan: {}", error)
+        return None

@@ -1,0 +1,21 @@
+"""``service --name NAME``: one bundled service in the foreground, as the agent runs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from .context import Context
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    parser.add_argument("--name", required=True, metavar="NAME", help="identity, storage or node")
+
+
+def run(context: Context, options: argparse.Namespace) -> int:
+    """Become the service. Raises OSError."""
+    context.debug("executing the bundled service {}", options.name)
+    argv = [sys.executable, "-m", "edge_agent.services", options.name]
+    os.execve(sys.executable, argv, dict(context.environ))  # noqa: S606 - no shell, and this very interpreter

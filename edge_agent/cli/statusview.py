@@ -1,0 +1,144 @@
+"""The agent's status as text. Pure: the agent's answer and the time in, lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import text
+from ..model import RESOURCES
+
+Reports = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""Service -> resource -> {'kind', 'code'}."""
+
+_WORDS = {"oom_group": "oom group"}
+
+
+def render(status: Mapping[str, Any], now: float) -> list[str]:
+    """Lines: what runs, the budget, a table of services, and what is not enforced and why."""
+    agent = status["agent"]
+    lines = [
+        f"profile {status['profile']} ({status['source']})",
+        (
+            f"agent {agent['version']}, pid {agent['pid']}, up {span(now - agent['since'])}, "
+            f"{text.size(agent['pss_bytes'])} PSS, enforcement {status['enforcement']}"
+        ),
+    ]
+    if status.get("degraded"):
+        lines.append(f"DEGRADED: {status['degraded']}")
+    if status.get("switching"):
+        lines.append(f"switching {status['switching']}")
+    if status.get("stopping"):
+        lines.append("stopping everything")
+    lines += ["", *_budget(status["budget"]), "", *_services(status["services"])]
+    reports = {name: service["enforcement"] for name, service in status["services"].items()}
+    total = {"the total": {name: part["enforcement"] for name, part in status["budget"].items()}}
+    reasons = list(not_enforced({**total, **reports}))
+    if reasons:
+        lines += ["", *reasons]
+    return lines
+
+
+def _budget(budget: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, show in (("memory", text.size), ("cpu", _cores)):
+        part = budget[name]
+        values = (show(part[key]) for key in ("total", "requested", "used"))
+        rows.append((name, *values, part["enforcement"]["kind"]))
+    return text.table(("budget", "total", "requested", "used", ""), rows, "<>>><")
+
+
+def _services(services: Mapping[str, Any]) -> list[str]:
+    if not services:
+        return ["no services"]
+    header = ("service", "state", "pid", "memory", "limit", "cpu", "limit", "restarts", "limits")
+    rows = [
+        (
+            name,
+            service["state"]
+            + (f" ({service['reason']})" if service["reason"] and len(service["reason"]) <= 24 else ""),
+            str(service["pid"] or text.NOTHING),
+            text.size(service["memory"]["used"]),
+            text.size(service["memory"]["limit"]),
+            _cores(service["cpu"]["used"]),
+            _cores(service["cpu"]["limit"]),
+            str(service["restarts"]),
+            summary(service["enforcement"]),
+        )
+        for name, service in services.items()
+    ]
+    return text.table(header, rows, "<<>>>>>><")
+
+
+def summary(report: Mapping[str, Mapping[str, str]]) -> str:
+    """``memory, cpu enforced; pids sampled``; what nobody asked for is left out."""
+    groups: dict[str, list[str]] = {}
+    for resource in _ordered(report):
+        groups.setdefault(report[resource]["kind"], []).append(_WORDS.get(resource, resource))
+    groups.pop("unset", None)
+    order = ("enforced", "sampled", "not enforced")
+    known = [kind for kind in order if kind in groups] + [kind for kind in groups if kind not in order]
+    return "; ".join(f"{', '.join(groups[kind])} {kind}" for kind in known) or text.NOTHING
+
+
+def not_enforced(reports: Reports) -> Iterable[str]:
+    """A sentence for every (resource, reason), with the services it concerns: ``... because ...; fix: ...``."""
+    concerned: dict[tuple[str, str, str], list[str]] = {}
+    for name, report in reports.items():
+        for resource in _ordered(report):
+            kind, code = report[resource]["kind"], report[resource]["code"]
+            if kind not in ("enforced", "unset"):
+                concerned.setdefault((kind, code, resource), []).append(name)
+    if not concerned:
+        return
+    from ..enforcement import explain
+
+    told: dict[tuple[str, str, str, str], list[str]] = {}
+    for (kind, code, resource), names in concerned.items():
+        because, fix = explain(resource, kind, code)
+        owners = "all" if len(names) == len(reports) > 1 else ", ".join(names)
+        told.setdefault((kind, owners, because, fix), []).append(_WORDS.get(resource, resource))
+    for (kind, owners, because, fix), resources in told.items():
+        what = f"{', '.join(resources)} of {owners}"
+        yield f"{what}: {kind}, because {because}; fix: {fix}" if fix else f"{what}: {kind}, because {because}"
+
+
+def _ordered(report: Mapping[str, object]) -> list[str]:
+    return [name for name in RESOURCES if name in report] + [name for name in report if name not in RESOURCES]
+
+
+def _cores(value: float | None) -> str:
+    return text.cores(None if value is None else round(value * 1000))
+
+
+def span(seconds: float) -> str:
+    """A duration in its two largest units: ``3 h 12 min``, ``4.2 s``."""
+    seconds = max(0.0, seconds)
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def moment(when: float) -> str:
+    """A time of the agent's clock in the local zone."""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+
+
+def event(entry: Mapping[str, Any]) -> str:
+    """One event on one line."""
+    service = f" {entry['service']}" if entry["service"] else ""
+    return f"{moment(entry['time'])}  {entry['kind']}{service}: {printable(entry['text'])}"
+
+
+def printable(value: str) -> str:
+    """The text without what would move the terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in value)
