@@ -41,11 +41,15 @@ def _z85_key(value: object) -> str:
 Endpoint = Annotated[str, Reader(_endpoint)]
 
 
-class Peer(Section):
-    """A full peer to connect to."""
+Key = Annotated[str, Reader(_z85_key)]
+Keys = Annotated[tuple[Key, ...], Before(readers.as_list)]
 
-    endpoint: Endpoint
-    key: Annotated[str, Reader(_z85_key)]
+
+class Peer(Section):
+    """A light node connects to the endpoint; a full one lets the key connect, and needs no endpoint."""
+
+    endpoint: Endpoint | None = None
+    key: Key
 
 
 class P2p(Section):
@@ -65,12 +69,16 @@ class P2p(Section):
     def _direction(self) -> P2p:
         if self.mode == "light" and self.listen is not None:
             raise ReadError("a light node does not listen", "remove listen, or use mode: full")
+        if self.mode == "light" and any(peer.endpoint is None for peer in self.peers):
+            raise ReadError("a light node needs the endpoint of every peer", "add endpoint: tcp://HOST:PORT to each")
+        if len({peer.key for peer in self.peers}) != len(self.peers):
+            raise ReadError("two peers have the same key", "remove one of them")
         return self
 
     def told(self, port: int | None) -> dict[str, Any]:
         """As the node service reads it. ``port`` is where a full node listens unless ``listen`` says otherwise."""
         listen = self.listen or (f"tcp://0.0.0.0:{port or P2P_PORT}" if self.mode == "full" else None)
-        peers = [{"endpoint": peer.endpoint, "key": peer.key} for peer in self.peers]
+        peers = [{"endpoint": peer.endpoint or "", "key": peer.key} for peer in self.peers]
         return {"mode": self.mode, "listen": listen, "peers": peers, "heartbeat": self.heartbeat_interval}
 
 
@@ -84,22 +92,25 @@ class Identity(Service):
     """Keeps a key; signs and verifies."""
 
     port: Port = 50001
+    clients: Keys = ()
 
     def options(self) -> dict[str, Any]:
-        """The port."""
-        return {"port": self.port}
+        """The port, and the CURVE keys that may use it."""
+        return {"port": self.port, "clients": self.clients}
 
 
 class Storage(Service):
     """Keeps blobs by their content."""
 
     port: Port = 50002
+    clients: Keys = ()
     cache_only: Flag = False
     cache_size: Annotated[int, Reader(readers.size(low=1))] | None = None
 
     def options(self) -> dict[str, Any]:
-        """Port, and the cache's bound in bytes; without one the service bounds itself by its memory limit."""
-        return {"port": self.port, "cache_only": self.cache_only, "cache_bytes": self.cache_size}
+        """Port, its clients, and the cache's bound in bytes; without one the service takes half its memory limit."""
+        cache = {"cache_only": self.cache_only, "cache_bytes": self.cache_size}
+        return {"port": self.port, "clients": self.clients} | cache
 
 
 class Node(Service):

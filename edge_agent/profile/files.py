@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 
-from .directories import PREFIXES, Directories, known_profile_directories, variable
+from .directories import Directories, known_profile_directories, variable
 from .problems import Place, Problem, ProfileError, problem, suggest
 from .text import MAX_BYTES, parse
 from .tree import Leaf, Map, Seq, merge
@@ -42,13 +42,15 @@ def choose(
     if config:
         return _stem(config), config
     if name:
-        return name, by_name(name, directories, Place("--profile"))
+        path = by_name(name, directories, Place("--profile"))
+        return _stem(path), path
     given, _ = variable(environ, "CONFIG")
     if given:
         return _stem(given), given
-    given = environ.get(PREFIXES[0] + "PROFILE", "")
+    given, source = variable(environ, "PROFILE")
     if given:
-        return given, by_name(given, directories, Place(PREFIXES[0] + "PROFILE"))
+        path = by_name(given, directories, Place(source))
+        return _stem(path), path
     default = os.path.join(directories.config, DEFAULT)
     if os.path.exists(default):
         return _stem(default), default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 from ..demand import Profile
@@ -43,7 +44,7 @@ def load(
     problems = [*problems, *more, *outcome.problems]
     if outcome.settings is not None:
         build = Build(outcome.settings, outcome.layers, outcome.removed, directories, environ, system or Machine())
-        profile = build.profile(chosen, path, notes)
+        profile = build.profile(chosen, os.path.abspath(path), notes)
         problems += build.problems
         if not problems:
             return profile

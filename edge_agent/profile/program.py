@@ -128,10 +128,11 @@ class Program:
             return {}
         limit = service.resources.memory.limit
         options: dict[str, Any] = {
-            "name": name,
+            "name": service.bundled,
             "data_dir": f"{self.directories.data}/services/{name}",
             "run_dir": f"{self.directories.run}/services/{name}",
             "port": None,
+            "clients": (),
             "cache_only": False,
             "cache_bytes": None,
             "memory_limit": limit.absolute if limit is not None and limit.share is None else None,

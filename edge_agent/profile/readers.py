@@ -63,6 +63,14 @@ def text(value: object) -> str:
     return scalar(value).text
 
 
+def short_name(value: object) -> str:
+    """What a node calls itself to others: at most 64 printable characters (``peers.wire.MAX_NAME``)."""
+    name = text(value)
+    if len(name) > 64 or not name.isprintable():
+        raise ReadError("not at most 64 printable characters", "shorten it")
+    return name
+
+
 def flag(value: object) -> bool:
     """A YAML boolean."""
     leaf = scalar(value)
@@ -263,6 +271,7 @@ def as_list(value: object) -> object:
 
 
 Text = Annotated[str, Reader(text)]
+ShortName = Annotated[str, Reader(short_name)]
 Flag = Annotated[bool, Reader(flag)]
 Port = Annotated[int, Reader(whole(1, 65535, "port"))]
 Whole = Annotated[int, Reader(whole(0, 2**31 - 1, "number"))]

@@ -41,8 +41,8 @@ class Deployment(Section):
     """The machine's part."""
 
     mode: Annotated[str, Reader(readers.choice("mode", *MODES))] = "edge"
-    node_id: Text | None = None
-    cluster_name: Text | None = None
+    node_id: readers.ShortName | None = None
+    cluster_name: readers.ShortName | None = None
     cluster: Annotated[Cluster | None, NOT_YET] = None
     resources: Totals = Totals()
     enforcement: Annotated[str, Reader(readers.choice("enforcement", *ENFORCEMENTS))] = "auto"
