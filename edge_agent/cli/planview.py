@@ -8,12 +8,10 @@ from textwrap import wrap
 from .. import text
 from ..admission import requested
 from ..changes import needs_resize, needs_restart
-from ..enforcement import ENFORCED, SAMPLED, UNSET, Outlook, consequence, explain, reason
+from ..enforcement import ENFORCED, SAMPLED, UNSET, Outlook, explain
 from ..model import ESSENTIAL, RESOURCES, Limits, Plan, Service
 from ..records import Record
-
-WIDTH = 100
-"""Columns that notes are wrapped to; tables grow only with the names of services."""
+from .statusview import WIDTH, not_enforced, wrapped
 
 START, STOP, RESTART, RESIZE, KEEP = "start", "stop", "restart", "resize", "keep"
 
@@ -86,7 +84,7 @@ def to_dict(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> dic
     }
 
 
-def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook, width: int = WIDTH) -> str:
+def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> str:
     """The plan as text: the services, the sums, what is not enforced and why, the notes."""
     lines = [f"profile {plan.profile} ({plan.source})", ""]
     header = ("service", "importance", "memory", "limit", "cpu", "limit", "pids", "enforced")
@@ -110,15 +108,15 @@ def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook, width: 
     cpu_cells = text.cores(cpu + plan.cpu_reserve), text.cores(plan.cpu_total)
     rows.append(("(total)", "", *memory_cells, *cpu_cells, "", _summary(total)))
     lines += text.table(header, rows, "<<>>>>><")
-    reasons = _reasons(predicted, total)
+    reasons = not_enforced(_reports(predicted, total))
     if reasons:
-        lines += ["", *(line for reason in reasons for line in _wrapped(reason, width))]
+        lines += ["", *reasons]
     if plan.notes:
-        lines += ["", "notes:", *(line for note in plan.notes for line in _wrapped(f"- {note}", width))]
+        lines += ["", "notes:", *(line for note in plan.notes for line in wrapped(f"- {note}"))]
     return "\n".join(lines) + "\n"
 
 
-def render_diff(old: Plan | None, new: Plan, width: int = WIDTH) -> str:
+def render_diff(old: Plan | None, new: Plan) -> str:
     """The difference as text: a line per change, what stays as it is as a count, and the totals if they move."""
     changes = diff(old, new)
     lines = []
@@ -134,7 +132,7 @@ def render_diff(old: Plan | None, new: Plan, width: int = WIDTH) -> str:
     longest = max((len(change.name) for change in told), default=0)
     for change in told:
         line = f"{change.change:<7}  {change.name:<{longest}}  {', '.join(change.details)}".rstrip()
-        lines += _wrapped(line, width, " " * (longest + 11))
+        lines += wrap(line, WIDTH, subsequent_indent=" " * (longest + 11), break_long_words=False)
     same = len(changes) - len(told)
     if same:
         lines.append("1 service stays as it is" if same == 1 else f"{same} services stay as they are")
@@ -216,32 +214,22 @@ def _verdict(resource: str, kind: str, code: str) -> dict[str, str]:
 
 
 def _summary(outlook: Outlook) -> str:
-    """One cell: what is asked and how it is held. The reasons stand below the table."""
-    asked = {resource: kind for resource, (kind, _) in outlook.items() if kind != UNSET}
-    lacking = [resource for resource, kind in asked.items() if kind != ENFORCED]
-    sampled = [resource for resource, kind in asked.items() if kind == SAMPLED]
+    """One cell: what the kernel holds of what is asked, the short way round. The reasons stand below the table."""
+    asked = [resource for resource, (kind, _) in outlook.items() if kind != UNSET]
+    held = [resource for resource in asked if outlook[resource][0] == ENFORCED]
+    lacking = [resource for resource in asked if resource not in held]
     if not lacking:
         return "all" if asked else text.NOTHING
-    if len(lacking) < len(asked):
-        return f"all but {', '.join(lacking)}"
-    return f"no; sampled: {', '.join(sampled)}" if sampled else "no"
+    sampled = [resource for resource in lacking if outlook[resource][0] == SAMPLED]
+    if not held:
+        return f"no; sampled: {', '.join(sampled)}" if sampled else "no"
+    cell = ", ".join(held) if len(held) <= len(lacking) else f"all but {', '.join(lacking)}"
+    return cell.replace("_", " ")
 
 
-def _reasons(predicted: Mapping[str, Outlook], total: Outlook) -> list[str]:
-    """A sentence per kind and cause, the resources it is true of in front."""
-    grouped: dict[tuple[str, str, str], list[str]] = {}
-    outlooks = [total, *predicted.values()]
-    for resource in RESOURCES:
-        for kind, code in dict.fromkeys(outlook[resource] for outlook in outlooks if resource in outlook):
-            if kind not in (ENFORCED, UNSET):
-                grouped.setdefault((kind, *reason(resource, code)), []).append(resource)
-    lines = []
-    for (kind, because, fix), resources in grouped.items():
-        effects = dict.fromkeys(effect for resource in resources if (effect := consequence(resource, kind)))
-        effect = f" ({'; '.join(effects)})" if effects else ""
-        lines.append(f"{', '.join(resources)}: {kind}, because {because}{effect}; fix: {fix}")
-    return lines
-
-
-def _wrapped(line: str, width: int, indent: str = "  ") -> list[str]:
-    return wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
+def _reports(predicted: Mapping[str, Outlook], total: Outlook) -> dict[str, dict[str, dict[str, str]]]:
+    """Predictions in the shape of the agent's own reports, so that ``status`` and ``plan`` say them alike."""
+    return {
+        name: {resource: {"kind": kind, "code": code} for resource, (kind, code) in outlook.items()}
+        for name, outlook in {"the total": total, **predicted}.items()
+    }
