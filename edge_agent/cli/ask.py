@@ -9,6 +9,7 @@ from typing import Any
 from ..control.client import Client
 from . import exits
 from .context import CommandError, Context, say, show_json, unknown_service
+from .parsing import seconds
 
 UP, DOWN = ("ready", "completed"), ("off", "completed", "quarantined")
 FAILED = ("quarantined", "off")
@@ -20,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="SERVICE")
     parser.add_argument("--json", action="store_true", help="the service's status as JSON")
     parser.add_argument("--no-wait", action="store_true", help="return once the agent has accepted")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for the wait (default 60)")
+    parser.add_argument("--timeout", type=seconds, default=60.0, metavar="SECONDS", help="for the wait (default 60)")
 
 
 def run(context: Context, options: argparse.Namespace) -> int:

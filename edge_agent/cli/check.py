@@ -6,10 +6,11 @@ import argparse
 
 from .. import text
 from ..demand import Facts
-from ..enforcement import ENFORCED, explain, mode, predict
+from ..enforcement import ENFORCED, UNSET, explain, mode, predict, reason
 from ..model import RESOURCES, Limits, Plan, Service
 from . import compiling, exits, scope
 from .context import Context, say, show_json
+from .statusview import not_enforced
 
 PROBE = "check"
 
@@ -29,7 +30,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
             agent = client.call("status")["agent"]["pid"]
     facts = compiling.look(context, agent)
     verdicts = judge(facts, options.enforcement)
-    complete = all(kind == ENFORCED for kind, _code in verdicts.values())
+    complete = all(kind in (ENFORCED, UNSET) for kind, _code in verdicts.values())
     if context.json:
         resources = {}
         for resource, (kind, code) in verdicts.items():
@@ -92,12 +93,12 @@ def describe(facts: Facts, agent: int | None) -> list[str]:
 
 
 def _verdict_lines(verdicts: dict[str, tuple[str, str]]) -> list[str]:
-    lines = []
+    held = [resource.replace("_", " ") for resource in RESOURCES if verdicts[resource][0] == ENFORCED]
+    lines = [f"{', '.join(held)}: enforced"] if held else []
     for resource in RESOURCES:
         kind, code = verdicts[resource]
-        because, fix = explain(resource, kind, code)
-        line = f"{resource.replace('_', ' ')}: {kind}"
-        if because:
-            line += f", because {because}"
-        lines.append(f"{line}; fix: {fix}" if fix else line)
-    return lines
+        if kind == UNSET:
+            because, _fix = reason(resource, code)
+            lines.append(f"{resource.replace('_', ' ')}: nothing to enforce, because {because}")
+    report = {resource: {"kind": kind, "code": code} for resource, (kind, code) in verdicts.items()}
+    return lines + not_enforced({PROBE: report})

@@ -44,10 +44,15 @@ class Context(Record):
     json: bool = False
     verbose: bool = False
 
+    @property
+    def task(self) -> str:
+        """The verb as it stands in ``cannot ...``."""
+        return "start" if self.verb == "orchestrator" else self.verb
+
     def connect(self) -> Client:
         """A connection to the agent. Raises NotRunningError, AgentError."""
+        from ..control import SOCKET_NAME
         from ..control.client import Client
-        from ..control.wire import SOCKET_NAME
 
         return Client(os.path.join(self.directories.run, SOCKET_NAME))
 

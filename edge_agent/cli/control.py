@@ -7,13 +7,14 @@ import argparse
 from ..control.client import AgentError, Client
 from . import exits
 from .context import CommandError, Context, say, show_json
+from .parsing import seconds
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verbs."""
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--no-wait", action="store_true", help="return once it is accepted")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for the wait (default 60)")
+    parser.add_argument("--timeout", type=seconds, default=60.0, metavar="SECONDS", help="for the wait (default 60)")
 
 
 def run(context: Context, options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from .context import Context
 
 def explain(context: Context, error: Exception) -> tuple[int, list[str]]:
     """(exit code, sentences); no sentence for an error that is this program's own fault."""
-    verb = context.verb
+    verb = context.task
     if isinstance(error, NotRunningError):
         return exits.NO_AGENT, [
             (

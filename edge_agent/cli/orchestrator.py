@@ -29,7 +29,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", metavar="FILE", help="a plan made by `edge-agent compile`, instead of a profile")
     parser.add_argument("--control-group", metavar="GROUP", help="members of this group may use the control socket")
     parser.add_argument("--json", action="store_true", help="the outcome of a switch as JSON")
-    parser.add_argument("--version", action="store_true", help="print the version")
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
@@ -93,7 +92,10 @@ def _last_known_good(context: Context, options: argparse.Namespace, error: Excep
     if len(lines) > 1:
         degraded += f" (and {len(lines) - 1} more)"
     complain(
-        [*lines, f"running the last known good plan, profile {plan.profile}, degraded; fix: correct {chosen.origin}"]
+        [
+            *lines,
+            f"running the last known good plan, profile {plan.profile}, degraded; fix: correct {chosen.config or chosen.name}",
+        ]
     )
     return plan, degraded
 

@@ -60,9 +60,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with our errors: raised, not printed with a screen of usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(
-            f"cannot run {self.prog.partition(' ')[2] or 'the command'}: {message}; fix: see `{self.prog} --help`"
-        )
+        raise UsageError(f"cannot run {self.prog}: {message}; fix: see `{self.prog} --help`")
 
 
 def parse(words: Sequence[str]) -> tuple[str, argparse.Namespace, Callable[..., int]]:
@@ -72,26 +70,30 @@ def parse(words: Sequence[str]) -> tuple[str, argparse.Namespace, Callable[..., 
     verb = DEFAULT
     if at is not None:
         verb = rest.pop(at)
-        if verb not in VERBS:
-            raise UsageError(
-                f"cannot run {verb!r}: there is no such verb; fix: {_suggest(verb, VERBS, '`edge-agent help`')}"
-            )
-    elif not rest or any(word in ("--help", "-h") for word in rest):
-        if rest:
-            verb, rest = "help", []
+    elif "--help" in rest or "-h" in rest:
+        verb, rest = "help", []
     elif "--version" in rest:
         sys.stdout.write(f"edge-agent {__version__}\n")
         raise SystemExit(exits.OK)
-    module = import_module(f".{VERBS[verb][0]}", __package__)
+    if verb not in VERBS:
+        option = words[at - 1] if at else ""
+        if option.startswith("-") and option not in _known_options(make_parser(DEFAULT)):
+            raise _unexpected(DEFAULT, option, _known_options(make_parser(DEFAULT)))
+        fix = _suggest(verb, VERBS, "`edge-agent help`")
+        raise UsageError(f"cannot run {verb!r}: there is no such verb; fix: {fix}")
     parser = make_parser(verb)
     options, unknown = parser.parse_known_args(rest)
     if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        word = unknown[0].partition("=")[0]
-        raise UsageError(
-            f"cannot run {verb}: {word!r} is not expected; fix: {_suggest(word, known, f'`edge-agent {verb} --help`')}"
-        )
-    return verb, options, module.run
+        raise _unexpected(verb, unknown[0].partition("=")[0], _known_options(parser))
+    return verb, options, import_module(f".{VERBS[verb][0]}", __package__).run
+
+
+def seconds(word: str) -> float:
+    """A time-out of at most a year."""
+    value = float(word)
+    if not 0 < value <= 366 * 86400:
+        raise argparse.ArgumentTypeError(f"{word} is not a time-out: more than 0 seconds, at most a year")
+    return value
 
 
 def make_parser(verb: str) -> Parser:
@@ -117,6 +119,17 @@ def _verb_at(words: Sequence[str]) -> int | None:
         elif not word.startswith("-"):
             return index
     return None
+
+
+def _known_options(parser: Parser) -> list[str]:
+    return [option for action in parser._actions for option in action.option_strings]
+
+
+def _unexpected(verb: str, word: str, known: Sequence[str]) -> UsageError:
+    program = "edge-agent" if verb == DEFAULT else f"edge-agent {verb}"
+    return UsageError(
+        f"cannot run {program}: {word!r} is not expected; fix: {_suggest(word, known, f'`{program} --help`')}"
+    )
 
 
 def _suggest(word: str, known: Sequence[str] | dict[str, tuple[str, str]], otherwise: str) -> str:

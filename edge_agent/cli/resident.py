@@ -30,7 +30,7 @@ def run_compiled(words: Sequence[str], environ: Mapping[str, str]) -> None:
     options = _pairs(words)
     if options is None or not options.get("--plan") or "--control-group" in options:
         return
-    from ..control.wire import SOCKET_NAME
+    from ..control import SOCKET_NAME
     from ..profile.directories import find
 
     variables = dict(environ)

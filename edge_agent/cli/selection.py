@@ -8,6 +8,7 @@ import os
 from ..codec import MAX_BYTES, PlanError, unpack_plan
 from ..model import Plan
 from ..profile.directories import variable
+from ..profile.files import DEFAULT
 from ..records import Record
 from . import exits
 from .context import CommandError, Context
@@ -53,10 +54,13 @@ def choose(context: Context, options: argparse.Namespace) -> Selection:
             by_path = name == "CONFIG"
             return Selection(None if by_path else value, os.path.abspath(value) if by_path else None, False, source)
     plan = committed(context)
+    default = os.path.join(context.directories.config, DEFAULT)
+    if plan is None and os.path.exists(default):
+        return Selection(None, default, False, default)
     if plan is None:
         raise CommandError(
             exits.CONFIGURATION,
-            f"cannot {context.verb}: nothing says which profile; fix: give --profile NAME or --config FILE, "
+            f"cannot {context.task}: nothing says which profile; fix: give --profile NAME or --config FILE, "
             "or set EDGE_AGENT_CONFIG",
         )
     return Selection(None, plan.source, False, "the last choice")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .. import text
+from ..enforcement import consequence, reason
 from ..model import RESOURCES
 
 Reports = Mapping[str, Mapping[str, Mapping[str, str]]]
 """Service -> resource -> {'kind', 'code'}."""
+
+WIDTH = 100
+"""Columns of sentences; tables grow with the names of services."""
 
 _WORDS = {"oom_group": "oom group"}
 
@@ -33,7 +37,7 @@ def render(status: Mapping[str, Any], now: float) -> list[str]:
     lines += ["", *_budget(status["budget"]), "", *_services(status["services"])]
     reports = {name: service["enforcement"] for name, service in status["services"].items()}
     total = {"the total": {name: part["enforcement"] for name, part in status["budget"].items()}}
-    reasons = list(not_enforced({**total, **reports}))
+    reasons = not_enforced({**total, **reports})
     if reasons:
         lines += ["", *reasons]
     return lines
@@ -81,26 +85,37 @@ def summary(report: Mapping[str, Mapping[str, str]]) -> str:
     return "; ".join(f"{', '.join(groups[kind])} {kind}" for kind in known) or text.NOTHING
 
 
-def not_enforced(reports: Reports) -> Iterable[str]:
-    """A sentence for every (resource, reason), with the services it concerns: ``... because ...; fix: ...``."""
-    concerned: dict[tuple[str, str, str], list[str]] = {}
+def not_enforced(reports: Reports) -> list[str]:
+    """A sentence per kind and cause: ``memory, cpu: not enforced, because ... (...); fix: ...``, wrapped.
+
+    Services are named behind a resource when it is held for others.
+    """
+    told: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    asked: dict[str, int] = {}
     for name, report in reports.items():
         for resource in _ordered(report):
             kind, code = report[resource]["kind"], report[resource]["code"]
+            asked[resource] = asked.get(resource, 0) + (kind != "unset")
             if kind not in ("enforced", "unset"):
-                concerned.setdefault((kind, code, resource), []).append(name)
-    if not concerned:
-        return
-    from ..enforcement import explain
+                why = reason(resource, code)
+                told.setdefault((kind, *why), {}).setdefault(resource, []).append(name)
+    lines = []
+    for (kind, because, fix), resources in told.items():
+        what = []
+        for resource, names in resources.items():
+            some = f" of {', '.join(names)}" if len(names) < asked[resource] else ""
+            what.append(_WORDS.get(resource, resource) + some)
+        effects = dict.fromkeys(effect for resource in resources if (effect := consequence(resource, kind)))
+        effect = f" ({'; '.join(effects)})" if effects else ""
+        lines += wrapped(f"{', '.join(what)}: {kind}, because {because}{effect}" + (f"; fix: {fix}" if fix else ""))
+    return lines
 
-    told: dict[tuple[str, str, str, str], list[str]] = {}
-    for (kind, code, resource), names in concerned.items():
-        because, fix = explain(resource, kind, code)
-        owners = "all" if len(names) == len(reports) > 1 else ", ".join(names)
-        told.setdefault((kind, owners, because, fix), []).append(_WORDS.get(resource, resource))
-    for (kind, owners, because, fix), resources in told.items():
-        what = f"{', '.join(resources)} of {owners}"
-        yield f"{what}: {kind}, because {because}; fix: {fix}" if fix else f"{what}: {kind}, because {because}"
+
+def wrapped(line: str) -> list[str]:
+    """A long sentence on several lines, the later ones indented."""
+    from textwrap import wrap
+
+    return wrap(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _ordered(report: Mapping[str, object]) -> list[str]:

@@ -122,7 +122,7 @@ def _limits(name: str, service: Mapping[str, Any]) -> list[str]:
         ),
         f"Limits: {summary(service['enforcement'])}.",
     ]
-    return lines + list(not_enforced({name: service["enforcement"]}))
+    return lines + not_enforced({name: service["enforcement"]})
 
 
 def _cores(value: float | None) -> str:

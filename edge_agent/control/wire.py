@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 PROTOCOL = 1
-SOCKET_NAME = "control"  # in the run directory
 
 PUBLIC_LIMIT = 64 * 1024  # bytes of a request frame, its length not counted
 PRIVILEGED_LIMIT = 4 * 1024 * 1024  # a plan of a thousand services fits many times over
