@@ -1,7 +1,7 @@
 """Runs in the guest as root: executes the host's commands one after another. Standard library only.
 
 It sets up three cgroups in its own (delegated) one: ``runner`` for itself, ``command`` for what it runs, and ``tests``,
-empty and with every controller enabled, in which tests may make cgroups: its path is EDGE_AGENT_TEST_CGROUP.
+empty and with every controller enabled, in which tests may make cgroups: its path is LAB_CGROUP.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .channel import EXIT, HELLO, PORT_NAME, RUN, STDERR, STDIN, STDOUT, Decoder
 
 CGROUPS = Path("/sys/fs/cgroup")
 ENVIRONMENT = {
+    "LAB_GUEST": "1",
     "HOME": "/root",
     "LANG": "C.UTF-8",
     "LOGNAME": "root",
@@ -99,7 +100,7 @@ class Command:
         try:
             self.process = subprocess.Popen(
                 request["argv"],
-                env=ENVIRONMENT | {"EDGE_AGENT_TEST_CGROUP": str(unit / "tests")} | request["env"],
+                env=ENVIRONMENT | {"LAB_CGROUP": str(unit / "tests")} | request["env"],
                 cwd=request["cwd"],
                 stdin=subprocess.PIPE if request["stdin"] else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -1,0 +1,31 @@
+"""Runs the tests that need a real kernel inside a guest; each of their results counts here as it did there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import GUEST_REPORTS
+from .lab import Lab
+from .reports import failed, passed, read
+
+DIRECTORIES = ["tests/guest", "tests/contract"]
+TIMEOUT = 420  # seconds for pytest in the guest; past it, it is interrupted and says where it was
+
+pytestmark = pytest.mark.vm
+
+
+def test_the_guests_tests_pass(request: pytest.FixtureRequest, tools: None, tmp_path: Path) -> None:
+    lines = Path("/var/tmp/reports/lines.json")
+    command = ["timeout", "--signal=INT", "--kill-after=30", str(TIMEOUT)]
+    command += ["python3", "-m", "pytest", "-p", "tests.vm.reports", f"--report-lines={lines}", *DIRECTORIES]
+    with Lab(memory_mib=3072).boot() as guest:
+        guest.check(["mkdir", str(lines.parent)])
+        result = guest.run(command, timeout=TIMEOUT + 60)
+        text = (guest.fetch(str(lines.parent), tmp_path) / lines.name).read_text()
+    reports = list(read(request.config, text))
+    request.node.stash[GUEST_REPORTS] = reports
+    tail = result.output[-4000:]
+    assert result.code == 0, f"pytest ended with {result.code} in the guest; failed: {failed(reports)}\n{tail}"
+    assert passed(reports, "tests/guest"), f"no test of tests/guest ran in the guest:\n{tail}"
