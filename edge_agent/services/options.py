@@ -1,8 +1,8 @@
 """What a bundled service is told: one JSON object in EDGE_AGENT_SERVICE_OPTIONS, every key optional.
 
     name          str           must be the service's name when given
-    data_dir      str           the service's own directory; default: DATA_DIR/NAME
-    run_dir       str           its socket is RUN_DIR/NAME.sock
+    data_dir      str           the service's own directory; default: DATA_DIR/services/NAME
+    run_dir       str           its socket is NAME.sock in there; default: RUN_DIR/services/NAME
     port          int | null    also listen on tcp://127.0.0.1:PORT, with CURVE
     clients       [str]         CURVE public keys (Z85) that may use the port; none: nobody
     node_id       str | null    default: made from the identity key, or the host name
@@ -84,8 +84,8 @@ def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
     cache = reader.whole("cache_bytes", 1, 2**63) or (memory_limit // 2 if memory_limit else DEFAULT_CACHE)
     options = Options(
         name=name,
-        data_dir=reader.directory("data_dir", os.path.join(data, name)),
-        run_dir=reader.directory("run_dir", run),
+        data_dir=reader.directory("data_dir", os.path.join(data, "services", name)),
+        run_dir=reader.directory("run_dir", os.path.join(run, "services", name)),
         port=reader.whole("port", 1, 65_535),
         clients=frozenset(reader.keys("clients")),
         node_id=reader.name("node_id"),
@@ -104,7 +104,7 @@ def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
 
 
 def _link(reader: _Reader) -> Link:
-    given = reader.get("p2p") or {}
+    given = reader.get("p2p", {})
     if not isinstance(given, dict):
         reader.wrong("p2p", "is not an object")
         return Link()
@@ -117,9 +117,7 @@ def _link(reader: _Reader) -> Link:
         inner.wrong("listen", "is not tcp://ADDRESS:PORT")
     if mode == "full" and not listen:
         inner.wrong("listen", "is missing: a full node listens")
-    heartbeat = inner.get("heartbeat")
-    if heartbeat is None:
-        heartbeat = Link().heartbeat
+    heartbeat = inner.get("heartbeat", Link().heartbeat)
     if type(heartbeat) not in (int, float) or not HEARTBEATS[0] <= heartbeat <= HEARTBEATS[1]:
         inner.wrong("heartbeat", f"is not a number of seconds from {HEARTBEATS[0]:g} to {HEARTBEATS[1]:g}")
         heartbeat = Link().heartbeat
@@ -127,7 +125,7 @@ def _link(reader: _Reader) -> Link:
 
 
 def _peers(reader: _Reader, *, needs_endpoint: bool) -> tuple[Target, ...]:
-    given = reader.get("peers") or []
+    given = reader.get("peers", [])
     if not isinstance(given, list):
         reader.wrong("peers", "is not a list")
         return ()
@@ -174,14 +172,13 @@ class _Reader:
     def wrong(self, key: str, why: str) -> None:
         self.problems.append(f"{self.path}{key} {why}")
 
-    def get(self, key: str) -> Any:
+    def get(self, key: str, default: Any = None) -> Any:
         self.known.add(key)
-        return self.given.get(key)
+        value = self.given.get(key)
+        return default if value is None else value
 
     def text(self, key: str, default: str) -> str:
-        value = self.get(key)
-        if value is None:
-            return default
+        value = self.get(key, default)
         if isinstance(value, str):
             return value
         self.wrong(key, "is not text")
@@ -209,14 +206,14 @@ class _Reader:
         return None
 
     def flag(self, key: str) -> bool:
-        value = self.get(key)
-        if value is None or isinstance(value, bool):
-            return bool(value)
+        value = self.get(key, False)
+        if isinstance(value, bool):
+            return value
         self.wrong(key, "is neither true nor false")
         return False
 
     def keys(self, key: str) -> list[str]:
-        value = self.get(key) or []
+        value = self.get(key, [])
         if isinstance(value, list) and all(isinstance(item, str) and is_key(item) for item in value):
             return value
         self.wrong(key, "is not a list of CURVE public keys of 40 Z85 characters")

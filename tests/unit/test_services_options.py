@@ -1,0 +1,153 @@
+"""What a service is told: right values come through, every wrong one is named."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.peers.light import Target
+from edge_agent.services.errors import StartError
+from edge_agent.services.options import DEFAULT_CACHE, VARIABLE, Link, Options, read
+
+KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+PEER = {"endpoint": "tcp://10.0.0.1:4001", "key": KEY}
+
+
+def told(service: str = "storage", /, **given: Any) -> Options:
+    return read(service, {VARIABLE: json.dumps(given)}, 0)
+
+
+def test_without_the_variable_root_gets_the_system_directories() -> None:
+    options = read("identity", {}, 0)
+    assert options.data_dir == "/var/lib/edge-agent/services/identity"
+    assert options.run_dir == "/run/edge-agent/services/identity"
+    assert (options.port, options.cache_bytes, options.link) == (None, DEFAULT_CACHE, Link())
+
+
+def test_without_root_the_directories_are_those_of_xdg() -> None:
+    options = read("identity", {"HOME": "/home/me", "XDG_RUNTIME_DIR": "/run/user/7"}, 7)
+    assert options.data_dir == "/home/me/.local/state/edge-agent/services/identity"
+    assert options.run_dir == "/run/user/7/edge-agent/services/identity"
+
+
+def test_the_directories_of_several_agents_differ_by_environment() -> None:
+    options = read("node", {"EDGE_AGENT_DATA_DIR": "/d", "EDGE_AGENT_RUN_DIR": "/r"}, 0)
+    assert (options.data_dir, options.run_dir) == ("/d/services/node", "/r/services/node")
+
+
+def test_everything_of_the_contract_is_read() -> None:
+    options = told(
+        "node",
+        name="node",
+        data_dir="/data",
+        run_dir="/run/x",
+        port=50_002,
+        clients=[KEY],
+        cache_only=True,
+        cache_bytes=1000,
+        memory_limit=5000,
+        node_id="node-001",
+        cluster_name="production",
+        p2p={"mode": "full", "listen": "tcp://0.0.0.0:4001", "peers": [{"key": KEY}], "heartbeat": 5},
+    )
+    assert options == Options(
+        name="node",
+        data_dir="/data",
+        run_dir="/run/x",
+        port=50_002,
+        clients=frozenset([KEY]),
+        node_id="node-001",
+        cluster_name="production",
+        memory_limit=5000,
+        cache_only=True,
+        cache_bytes=1000,
+        link=Link("full", "tcp://0.0.0.0:4001", (Target("", KEY),), 5.0),
+    )
+
+
+def test_nil_means_absent() -> None:
+    given = dict.fromkeys(["port", "cache_bytes", "memory_limit", "node_id", "p2p", "clients"])
+    assert told(**given) == told()
+
+
+@pytest.mark.parametrize(
+    ("given", "cache"),
+    [({}, DEFAULT_CACHE), ({"memory_limit": 1000}, 500), ({"memory_limit": 1000, "cache_bytes": 7}, 7)],
+)
+def test_a_cache_has_half_of_the_memory_limit_unless_it_is_told(given: dict[str, int], cache: int) -> None:
+    assert told(**given).cache_bytes == cache
+
+
+def test_other_keys_are_ignored_and_known() -> None:
+    assert told(replicas=3, placement="any").ignored == ("placement", "replicas")
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"name": "identity"}, "name"),
+        ({"port": 0}, "port"),
+        ({"port": 65_536}, "port"),
+        ({"port": "50001"}, "port"),
+        ({"port": True}, "port"),
+        ({"cache_only": 1}, "cache_only"),
+        ({"cache_bytes": -1}, "cache_bytes"),
+        ({"memory_limit": 1.5}, "memory_limit"),
+        ({"data_dir": "relative"}, "data_dir"),
+        ({"run_dir": "/a\0b"}, "run_dir"),
+        ({"node_id": "a\nb"}, "node_id"),
+        ({"node_id": "n" * 65}, "node_id"),
+        ({"clients": ["short"]}, "clients"),
+        ({"clients": KEY}, "clients"),
+        ({"p2p": "light"}, "p2p"),
+        ({"p2p": {"mode": "heavy"}}, "p2p.mode"),
+        ({"p2p": {"mode": "full"}}, "p2p.listen"),
+        ({"p2p": {"listen": "udp://x"}}, "p2p.listen"),
+        ({"p2p": {"heartbeat": 0}}, "p2p.heartbeat"),
+        ({"p2p": {"heartbeat": "30s"}}, "p2p.heartbeat"),
+        ({"p2p": {"peers": {}}}, "p2p.peers"),
+        ({"p2p": {"peers": ["x"]}}, "p2p.peers[0]"),
+        ({"p2p": {"peers": [PEER, PEER]}}, "p2p.peers"),
+        ({"p2p": {"peers": [PEER | {"key": "é" * 40}]}}, "p2p.peers[0].key"),
+        ({"p2p": {"peers": [{"key": KEY}]}}, "p2p.peers[0].endpoint"),
+        ({"p2p": {"peers": [PEER | {"endpoint": "ipc:///x"}]}}, "p2p.peers[0].endpoint"),
+    ],
+)
+def test_a_wrong_value_is_named(given: dict[str, Any], where: str) -> None:
+    with pytest.raises(StartError) as caught:
+        told(**given)
+    assert f"{where} " in str(caught.value)
+    assert "; fix: " in str(caught.value)
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    with pytest.raises(StartError) as caught:
+        told(port=0, cache_only="yes", p2p={"mode": "x", "heartbeat": -1})
+    assert all(key in str(caught.value) for key in ("port", "cache_only", "p2p.mode", "p2p.heartbeat"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"a":' * 20_000])
+def test_what_is_no_json_object_is_an_error(text: str) -> None:
+    with pytest.raises(StartError):
+        read("storage", {VARIABLE: text}, 0)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["mode", "peers", "key", "x"]), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*Options._fields, "p2p"]), JSON))
+def test_any_json_is_read_or_refused(given: dict[str, Any]) -> None:
+    try:
+        options = told(**given)
+    except StartError:
+        return
+    assert options.name == "storage"
+    assert options.cache_bytes > 0
