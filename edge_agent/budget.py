@@ -7,7 +7,7 @@ What is chosen where a profile is silent:
 - The agent keeps 16 MiB and no cores of the total for itself: its weight is below 10 MiB, the rest is headroom for
   answering and for a switch; at rest it uses no processor time.
 - A service that names no request is guaranteed nothing. One without a limit is bounded by the total.
-- Every service has a bound on its tasks, 512 unless it names one, so that a fork bomb is always held.
+- Every service has a bound on its tasks, 1024 unless it names one, so that a fork bomb is always held.
 - Shares of a service (``memory: 25%``) are shares of the total; a share of ``total_memory`` is one of the machine.
   Shares are rounded down, so that shares of 100 % together never exceed their whole.
 """
@@ -30,7 +30,8 @@ AGENT_CPU = 0
 OS_MEMORY_LEAST, OS_MEMORY_MOST = 64 * MIB, 512 * MIB
 OS_CPU = 100
 CPU_LEAST = 100
-DEFAULT_PIDS = 512
+DEFAULT_PIDS = 1024
+NOTHING = Amount()
 
 
 def compile_plan(profile: Profile, facts: Facts, *, fit: bool = False) -> Plan:
@@ -125,38 +126,36 @@ def _total(profile: Profile, facts: Facts, most: Total, notes: list[str], proble
 def _resolve(demand: Demand, total: Total, source: str, notes: list[str], problems: list[str]) -> Service:
     """The service with every amount a number. What makes no sense goes to ``problems``, the rest to ``notes``."""
     service = demand.service
+    memory_request = _amount(demand.memory_request or NOTHING, total.memory)
+    memory_limit = None if demand.memory_limit is None else _amount(demand.memory_limit, total.memory)
+    cpu_request = _amount(demand.cpu_request or NOTHING, total.cpu)
+    cpu_limit = None if demand.cpu_limit is None else _amount(demand.cpu_limit, total.cpu)
     where = f"{service.name} ({source}:{demand.line})" if demand.line else service.name
-    resolved: dict[str, tuple[int, int | None]] = {}
-    for resource, request, limit, whole, show in (
-        ("memory", demand.memory_request, demand.memory_limit, total.memory, text.size),
-        ("cpu", demand.cpu_request, demand.cpu_limit, total.cpu, text.cores),
+    for resource, request, limit, asked, whole, show in (
+        ("memory", memory_request, memory_limit, demand.memory_limit, total.memory, text.size),
+        ("cpu", cpu_request, cpu_limit, demand.cpu_limit, total.cpu, text.cores),
     ):
-        least = 0 if request is None else _amount(request, whole)
-        most = None if limit is None else _amount(limit, whole)
-        resolved[resource] = least, most
-        if most is not None and most <= 0:
-            problems.append(
-                f"cannot admit {where}: its {resource} limit is 0, with which nothing runs; "
-                f"fix: raise resources.{resource}.limit"
-            )
-        elif most is not None and least > most:
-            problems.append(
-                f"cannot admit {where}: its {resource} request of {show(least)} is above its limit of {show(most)}; "
-                f"fix: raise the limit or lower the request (resources.{resource})"
-            )
-        elif most is not None and most > whole:
-            notes.append(
-                f"{service.name}: the {resource} limit of {show(most)} is above the total of {show(whole)}, "
-                "which holds first"
-            )
+        if limit is None or asked is None:
+            continue
+        if limit <= 0:
+            why, fix = f"its {resource} limit is 0, with which nothing runs", f"raise resources.{resource}.limit"
+            problems.append(f"cannot admit {where}: {why}; fix: {fix}")
+        elif request > limit:
+            share = "" if asked.share is None else ", a share of the total"
+            why = f"its {resource} request of {show(request)} is above its limit of {show(limit)}{share}"
+            fix = f"raise the limit or lower the request (resources.{resource})"
+            problems.append(f"cannot admit {where}: {why}; fix: {fix}")
+        elif limit > whole:
+            above = f"the {resource} limit of {show(limit)} is above the total of {show(whole)}"
+            notes.append(f"{service.name}: {above}, which holds first")
     pids = service.limits.pids_limit
     return service._replace(
         limits=service.limits._replace(
-            memory_request=resolved["memory"][0],
-            memory_limit=resolved["memory"][1],
+            memory_request=memory_request,
+            memory_limit=memory_limit,
             swap_limit=None if demand.swap_limit is None else _amount(demand.swap_limit, total.memory),
-            cpu_request=resolved["cpu"][0],
-            cpu_limit=resolved["cpu"][1],
+            cpu_request=cpu_request,
+            cpu_limit=cpu_limit,
             pids_limit=DEFAULT_PIDS if pids is None else pids,
         )
     )
