@@ -42,6 +42,8 @@ class Session:
         self._process: subprocess.Popen[bytes] | None = None
         self._version = 0
         self.children: dict[str, int] = {}
+        self.first_gone = 0.0  # when the first child of the last stop or switch ended, monotonic seconds
+        self.all_running = 0.0  # when the last child of the last start or switch ran
 
     def __enter__(self) -> Session:
         return self
@@ -83,7 +85,8 @@ class Session:
         except ObservationError as error:
             raise self._explain("cannot start", error) from error
         self.children = {name: pid for name, (pid, _) in found.items()}
-        return max(when for _, when in found.values()) - began
+        self.all_running = max(when for _, when in found.values())
+        return self.all_running - began
 
     def supervisors(self) -> set[int]:
         """Every process on the supervisor's side: itself and its descendants, the children left out."""
@@ -93,7 +96,8 @@ class Session:
     def stop(self) -> float:
         """Seconds from the signal until every child and every supervisor process has ended."""
         assert self._process is not None
-        everyone = self.supervisors() | set(self.children.values())
+        children = set(self.children.values())
+        everyone = self.supervisors() | children
         self._observer.forget()
         began = time.monotonic()
         self._process.send_signal(self.candidate.stop_signal)
@@ -103,6 +107,7 @@ class Session:
             raise self._explain("cannot stop", error) from error
         self._process.wait(LIMIT)
         self._process = None
+        self.first_gone = min(ended[pid] for pid in children)
         return max(ended.values()) - began
 
     def command(self, what: str, argv: list[str]) -> float:
@@ -137,7 +142,9 @@ class Session:
             ended = self._observer.gone(old, LIMIT)
         except ObservationError as error:
             raise self._explain("cannot switch", error) from error
-        took = max(max(when for _, when in found.values()), *ended.values()) - began
+        self.first_gone = min(ended.values())
+        self.all_running = max(when for _, when in found.values())
+        took = max(self.all_running, *ended.values()) - began
         kept = sum(
             1
             for argv, name in self._workload.children(self._version).items()
@@ -177,12 +184,14 @@ def repetition(make: Make, observer: Observer, workload: Workload) -> dict[str, 
         sample["status"] = session.command("status", session.candidate.status())
         session.configure(1)
         sample["switch"], sample["switch_returned"], sample["kept"] = session.switch()
+        sample["switch_gap"] = session.all_running - session.first_gone
         time.sleep(SETTLE)
         began = time.monotonic()
         stops = [session.stop()]
         between = time.monotonic()
         starts.append(session.start())
         sample["cycle"] = between - began + starts[-1]
+        sample["cycle_gap"] = session.all_running - session.first_gone
         time.sleep(SETTLE)
         stops.append(session.stop())
     return {name: [value] for name, value in sample.items()} | {"start": starts, "stop": stops}
