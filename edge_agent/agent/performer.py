@@ -7,6 +7,7 @@ import signal
 from collections import deque
 
 from ..host import process
+from ..host.containment import SAMPLED
 from ..host.logs import LogSink
 from ..host.loop import HANGUP, READ, URGENT
 from ..host.notify import NotifySocket
@@ -36,13 +37,14 @@ from ..model import (
     Watch,
 )
 from ..reconciler import Node, next_deadline, step
+from .watching import Watching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..control.server import Request
+    from ..control.connection import Request
     from ..host.containment import Containment, Report
     from ..host.journal import Journal
     from ..host.loop import Loop, Timer
@@ -83,6 +85,7 @@ class Agent:
         self.reports: dict[str, Report] = {}
         self.total_report: Report = {}
         self.mains: dict[str, Main] = {}
+        self.watching = Watching(self)
         self.done = False
         self.woken: Callable[[], None] = lambda: None  # called after events and output, for those who follow them
         self._logs: dict[str, tuple[Log, LogSink]] = {}
@@ -196,7 +199,7 @@ class Agent:
 
     def _fork(self, service: Service) -> process.Child:
         name = service.name
-        self.reports[name] = self.containment.prepare(service)
+        self._report(name, self.containment.prepare(service))
         notify = self._open_notify(service)
         writer = self._sink(service).open_writer()
         try:
@@ -228,7 +231,7 @@ class Agent:
         name = unit.service.name
         self.containment.track(name, unit.pid, unit.started)
         self._watch_main(name, Main(process.Child(unit.pid, pidfd, unit.started, -1, -1)))
-        self.reports[name] = self.containment.resize(unit.service)
+        self._report(name, self.containment.resize(unit.service))
         self._sink(unit.service)
         self._open_notify(unit.service)
 
@@ -264,7 +267,12 @@ class Agent:
         self._check_empty(name)
 
     def _resize(self, action: Resize) -> None:
-        self.reports[action.service.name] = self.containment.resize(action.service)
+        self._report(action.service.name, self.containment.resize(action.service))
+
+    def _report(self, name: str, report: Report) -> None:
+        self.reports[name] = report
+        if any(kind == SAMPLED for kind, _code in report.values()):
+            self.watching.begin()
 
     def _set_total(self, action: SetTotal) -> None:
         self.total_report = self.containment.set_total(action.memory, action.cpu)
@@ -300,7 +308,6 @@ class Agent:
         del self._killing[name]
         if fd >= 0:
             self.loop.forget(fd)
-            os.close(fd)
         self.emit(Emptied(name))
 
     def _remove(self, action: Remove) -> None:

@@ -5,11 +5,10 @@ Reads only Plans. It is executed in place by the front end, as ``python -I -S``:
 
 from __future__ import annotations
 
+import _socket
 import os
 import signal
 import sys
-
-import _socket
 
 from .. import __version__, codec
 from ..control.server import Server
@@ -36,7 +35,7 @@ OPTIONS = {
     "degraded": "why this plan is not the one that was asked for",
     "control-gid": "a group that may use the control socket",
     "enforcement": "auto | cgroup2 | sampling | none, over the plan's own",
-    "cgroup-root": "a directory to make cgroups in, over the one found (EDGE_AGENT_CGROUP_ROOT)",
+    "cgroup-path": "the delegated directory to make cgroups in",
     "io-device": "major:minor of the disk for io.max",
 }
 
@@ -215,11 +214,11 @@ def _containment(mode: str, options: dict[str, str]) -> Containment:
     if mode in ("auto", "cgroup2"):
         from ..host import hierarchy
 
-        place = hierarchy.find(override=options.get("cgroup-root", ""))
+        place = hierarchy.find(override=options.get("cgroup-path", ""))
         if place.delegated:
             from ..host.cgroup import CgroupContainment
 
-            return CgroupContainment(place.path, io_device=options.get("io-device", ""))
+            return CgroupContainment(place.path, io_device=options.get("io-device", ""), sampled=mode == "auto")
         if mode == "cgroup2":
             raise StartError("cannot enforce by cgroup2: no delegated cgroup here; fix: see `edge-agent check`")
         code = "not-delegated" if place.kind == "unified" else "no-cgroup2"

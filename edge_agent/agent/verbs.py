@@ -6,7 +6,7 @@ import os
 import time
 
 from .. import __version__, codec
-from ..control.server import Request
+from ..control.connection import Request
 from ..lifecycle import HOLDING, Unit
 from ..model import ESSENTIAL, Ask, Shutdown, Switch
 from ..reconciler import room
@@ -216,6 +216,13 @@ class Verbs:
     def _service(self, name: str, unit: Unit) -> dict[str, Any]:
         agent, limits = self.agent, unit.service.limits
         usage = agent.containment.usage(name)
+        sample = agent.watching.usage(name)
+        if sample is not None and unit.pid:
+            usage = usage._replace(
+                memory=sample.memory if usage.memory is None else usage.memory,
+                pids=sample.pids if usage.pids is None else usage.pids,
+                cpu_usec=sample.cpu_usec if usage.cpu_usec is None else usage.cpu_usec,
+            )
         report = agent.reports.get(name, {})
         away = time.time() - agent.loop.now()
         return {
