@@ -236,10 +236,9 @@ def send(socket: Socket, parts: list[bytes]) -> bool:
 
 
 def drain(socket: Socket, most: int, parts: int) -> Iterator[list[zmq.Frame]]:
-    """At most ``most`` waiting messages, so that one busy peer does not hold the loop; poll tells of the rest."""
+    """At most ``most`` waiting messages as by ``receive``, so that one busy peer does not hold the loop."""
     for _ in range(most):
         message = receive(socket, parts)
         if message is None:
             return
-        if message:
-            yield message
+        yield message

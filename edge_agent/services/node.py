@@ -148,7 +148,8 @@ class _LightLink:
 
     def _read(self, peer: int, socket: transport.Socket) -> None:
         for parts in transport.drain(socket, BATCH, 1):
-            self._perform(self.machine.step(light.Heard(peer, parts[0].bytes), self._runtime.now()))
+            data = parts[0].bytes if parts else b""  # of several parts: refused like any other garbage
+            self._perform(self.machine.step(light.Heard(peer, data), self._runtime.now()))
             if self._sockets.get(peer) is not socket:
                 return
 

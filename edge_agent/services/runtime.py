@@ -84,6 +84,7 @@ class Runtime:
         self._since = self.now()
         self._answered = self._refused = 0
         self._lock = -1
+        self._path = os.path.join(service.options.run_dir, f"{service.name}.sock")
         beat = notify.watchdog(os.environ, os.getpid())
         self._beat = beat / 2 if beat else None
         self._beat_due = math.inf
@@ -135,7 +136,6 @@ class Runtime:
         self.watch(self.gate.socket, self.gate.serve)
         self._operations = {"health": self._health, **service.operations()}
         service.open(self)
-        self._path = os.path.join(options.run_dir, f"{service.name}.sock")
         try:
             limit = service.request_limit
             self._serve(transport.listen_local(self.context, self.gate, self._path, "local", limit))
@@ -156,6 +156,11 @@ class Runtime:
         for socket in [*self._sockets, self.gate.socket]:
             socket.close(linger=0)
         self.context.destroy(linger=0)
+        if self._sockets:  # ours, and the lock is still held: libzmq leaves the file
+            try:
+                os.unlink(self._path)
+            except OSError:
+                pass
         if self._lock >= 0:
             os.close(self._lock)
 
@@ -185,10 +190,10 @@ class Runtime:
 
     def _requests(self, socket: transport.Socket) -> None:
         for parts in transport.drain(socket, BATCH, 2):
-            route = parts[0].bytes
             if len(parts) != 2:
-                self._refused += 1  # nothing to answer to: it is not of this protocol
+                self._refused += 1  # not of this protocol: no answer
                 continue
+            route = parts[0].bytes
 
             def send(data: bytes, route: bytes = route) -> None:
                 transport.send(socket, [route, data])
