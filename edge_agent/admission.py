@@ -5,7 +5,7 @@ The rule: the requests of all services plus the agent's reserve stay within the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 
 from . import text
@@ -55,15 +55,6 @@ class Drop(Record):
 
     service: Service
     because_of: str = ""  # the dropped service it depends on; '' when it was chosen itself
-
-
-class _Group(Record):
-    """A service and all that depends on it: they can only be dropped together."""
-
-    rank: int  # of the most important member
-    memory: int
-    cpu: int
-    members: frozenset[str]
 
 
 def requested(services: Iterable[Service]) -> tuple[int, int]:
@@ -117,33 +108,32 @@ def find_cycle(services: Sequence[Service]) -> tuple[str, ...]:
 def choose_drops(services: Sequence[Service], total: Total) -> tuple[list[Drop], list[Service]]:
     """Services to drop so that the rest fits, in that order, and the rest, in the order given.
 
-    A service counts as important as the most important one that depends on it, so nothing is taken from under an
-    essential. The least important goes first, then the one that asks for most of what is short, then the one
-    written last. What would free nothing that is short stays. The rest may still not fit: then nothing more may go.
-    ``services`` must be free of cycles.
+    What depends on a dropped service is dropped with it. A service therefore counts as important as the most
+    important one that depends on it, and nothing is taken from under an essential. The least important goes first,
+    of equals the one that asks for most of what is short, of the same the one written last. What asks for nothing
+    that is short stays. The rest may still not fit: then nothing more may go. ``services`` must be free of cycles.
     """
     kept = {service.name: service for service in services}
-    groups = _groups(services)
     place = {service.name: index for index, service in enumerate(services)}
+    order = [service.name for service in reversed(in_start_order(services))]
     drops: list[Drop] = []
-    over = total.over(kept.values())
+    over = total.over(services)
     while any(over):
+        ranks = _ranks(kept, order)
         candidates = [
-            (group.rank, -share, -place[name], name)
-            for name, group in groups.items()
-            if group.rank < ESSENTIAL and (share := _share(group, over, total))
+            (ranks[name], -share, -place[name], name)
+            for name, service in kept.items()
+            if ranks[name] < ESSENTIAL and (share := _share(service, over, total))
         ]
         if not candidates:
             break
         chosen = min(candidates)[-1]
-        gone = groups[chosen].members
-        drops.append(Drop(kept[chosen]))
-        drops += [Drop(service, chosen) for service in services if service.name in gone and service.name != chosen]
-        for name in gone:
-            del kept[name], groups[name]
-        for name, group in groups.items():
-            if not gone.isdisjoint(group.members):
-                groups[name] = _group(kept[member] for member in group.members - gone)
+        drops.append(Drop(kept.pop(chosen)))
+        gone = {chosen}
+        for name in reversed(order):
+            if name in kept and not gone.isdisjoint(kept[name].depends_on):
+                gone.add(name)
+        drops += [Drop(kept.pop(name), chosen) for name in place if name in gone and name != chosen]
         over = total.over(kept.values())
     return drops, list(kept.values())
 
@@ -178,28 +168,21 @@ def _amounts(memory: int, cpu: int) -> str:
     return " and ".join(part for amount, part in parts if amount)
 
 
-def _groups(services: Sequence[Service]) -> dict[str, _Group]:
-    members: dict[str, set[str]] = {service.name: {service.name} for service in services}
-    for service in reversed(in_start_order(services)):
-        for name in service.depends_on:
-            if name in members:
-                members[name] |= members[service.name]
-    named = {service.name: service for service in services}
-    return {name: _group(named[member] for member in together) for name, together in members.items()}
+def _ranks(services: Mapping[str, Service], order: Iterable[str]) -> dict[str, int]:
+    """The importance of each service or, if higher, of what depends on it. ``order``: dependants first."""
+    ranks = {name: service.importance for name, service in services.items()}
+    for name in order:
+        if name in services:
+            for needed in services[name].depends_on:
+                if needed in ranks:
+                    ranks[needed] = max(ranks[needed], ranks[name])
+    return ranks
 
 
-def _group(services: Iterable[Service]) -> _Group:
-    together = list(services)
-    memory, cpu = requested(together)
-    return _Group(
-        max(service.importance for service in together), memory, cpu, frozenset(service.name for service in together)
-    )
-
-
-def _share(group: _Group, over: tuple[int, int], total: Total) -> int:
-    """The larger of the group's shares of what is short. Both totals multiplied in: whole numbers that compare."""
-    memory = group.memory * max(1, total.cpu) if over[0] else 0
-    cpu = group.cpu * max(1, total.memory) if over[1] else 0
+def _share(service: Service, over: tuple[int, int], total: Total) -> int:
+    """The larger of its shares of what is short. Both totals multiplied in: whole numbers that compare."""
+    memory = service.limits.memory_request * max(1, total.cpu) if over[0] else 0
+    cpu = service.limits.cpu_request * max(1, total.memory) if over[1] else 0
     return max(memory, cpu)
 
 

@@ -107,6 +107,11 @@ def test_what_depends_on_a_dropped_service_goes_with_it() -> None:
     ]
 
 
+def test_of_a_chain_of_equals_only_the_end_goes() -> None:
+    chain = [demand(f"s{i}", 40 * MIB, depends_on=(f"s{i - 1}",) if i else ()) for i in range(4)]
+    assert fitted(*chain)[0] == ["s0", "s1"]
+
+
 def test_a_service_is_as_important_as_what_depends_on_it() -> None:
     names, _ = fitted(
         demand("db", 60 * MIB, importance=HEAVY),
