@@ -27,7 +27,7 @@ NAMES = ("identity", "storage", "node")
 CLIENTS: dict[str, type[Client]] = {"identity": Identity, "storage": Storage, "node": Node}
 
 Start = Callable[..., Running]
-Context = zmq.Context[zmq.Socket[bytes]]
+Dealer = zmq.Socket[bytes]
 
 
 @pytest.fixture
@@ -165,25 +165,23 @@ def test_a_reader_of_its_log_that_is_gone_does_not_end_it(base: Path) -> None:
 
 
 @pytest.fixture
-def context() -> Iterator[Context]:
-    """For sockets that the project's own code would not make."""
-    made: Context = zmq.Context()
-    yield made
-    made.destroy(linger=0)
+def dealer() -> Iterator[Dealer]:
+    """A socket without the care that the project's own code takes."""
+    context: zmq.Context[Dealer] = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    yield socket
+    socket.close(linger=0)
+    context.destroy(linger=0)
 
 
-def hostile(context: Context, service: Running) -> zmq.Socket[bytes]:
-    dealer = context.socket(zmq.DEALER)
+def hostile(dealer: Dealer, service: Running) -> None:
     dealer.connect(f"ipc://{service.run}/{service.name}.sock")
-    return dealer
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_hostile_frames_are_answered_or_dropped_and_others_are_served(
-    context: Context, start: Start, name: str
-) -> None:
+def test_hostile_frames_are_answered_or_dropped_and_others_are_served(dealer: Dealer, start: Start, name: str) -> None:
     service = start(name).ready()
-    dealer = hostile(context, service)
+    hostile(dealer, service)
     good = pack({"v": 1, "id": 5, "op": "health"})
     for parts in (
         [b""],
@@ -211,9 +209,9 @@ def test_hostile_frames_are_answered_or_dropped_and_others_are_served(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_part_above_the_limit_ends_its_connection_only(context: Context, start: Start, name: str) -> None:
+def test_a_part_above_the_limit_ends_its_connection_only(dealer: Dealer, start: Start, name: str) -> None:
     service = start(name).ready()
-    dealer = hostile(context, service)
+    hostile(dealer, service)
     dealer.send(bytes(2 * 1024 * 1024))
     assert not dealer.poll(500)
     with CLIENTS[name].local(str(service.run)) as client:
@@ -236,11 +234,11 @@ def test_bytes_that_are_not_zmtp_do_not_matter(start: Start) -> None:
         assert client.health()["pid"] == service.pid
 
 
-def test_a_client_that_never_reads_costs_nothing_but_its_own_answers(context: Context, start: Start) -> None:
+def test_a_client_that_never_reads_costs_nothing_but_its_own_answers(dealer: Dealer, start: Start) -> None:
     service = start("storage").ready()
     with Storage.local(str(service.run)) as client:
         key = client.put(bytes(400_000))
-    dealer = hostile(context, service)
+    hostile(dealer, service)
     dealer.set_hwm(2000)
     before = service.smaps("Pss")
     for number in range(500):
@@ -280,7 +278,7 @@ def curve_client(port: int, own: transport.Key, server: str, timeout: float = 5.
     return Identity(f"tcp://127.0.0.1:{port}", (own, server), timeout)
 
 
-def test_on_the_port_only_allowed_keys_are_served(context: Context, start: Start) -> None:
+def test_on_the_port_only_allowed_keys_are_served(dealer: Dealer, start: Start) -> None:
     allowed, unknown = transport.Key(transport.new_secret()), transport.Key(transport.new_secret())
     port = free_port()
     service = start("identity", port=port, clients=[allowed.public]).ready()
@@ -294,11 +292,10 @@ def test_on_the_port_only_allowed_keys_are_served(context: Context, start: Start
         client.health()  # the wrong server key
     with Identity(f"tcp://127.0.0.1:{port}", None, 1) as client, pytest.raises(TimedOutError):
         client.health()  # NULL
-    plain = context.socket(zmq.DEALER)
-    plain.plain_username, plain.plain_password = b"admin", b"admin"
-    plain.connect(f"tcp://127.0.0.1:{port}")
-    plain.send(pack({"v": 1, "id": 1, "op": "health"}))
-    assert not plain.poll(1000)
+    dealer.plain_username, dealer.plain_password = b"admin", b"admin"
+    dealer.connect(f"tcp://127.0.0.1:{port}")
+    dealer.send(pack({"v": 1, "id": 1, "op": "health"}))
+    assert not dealer.poll(1000)
     with curve_client(port, allowed, server) as client:
         assert client.health()["answered"] == 2  # sign and verify: nobody else got through
     assert service.listening() == [f"0100007F:{port:04X}"]
@@ -532,11 +529,10 @@ def test_a_full_node_with_another_key_than_configured_is_not_believed(
 
 @pytest.mark.parametrize("mechanism", ["NULL", "PLAIN", "missing key"])
 def test_a_downgrade_or_a_missing_key_is_refused(
-    context: Context, start: Start, base: Path, pair: tuple[str, str, int], mechanism: str
+    dealer: Dealer, start: Start, base: Path, pair: tuple[str, str, int], mechanism: str
 ) -> None:
     full_key, light_key, port = pair
     full = full_node(start, base, port, light_key)
-    dealer = context.socket(zmq.DEALER)
     if mechanism == "PLAIN":
         dealer.plain_username, dealer.plain_password = b"light", b"light"
     elif mechanism == "missing key":
@@ -550,12 +546,14 @@ def test_a_downgrade_or_a_missing_key_is_refused(
 
 
 def test_an_allowed_peer_that_sends_garbage_is_counted_and_harms_nobody(
-    context: Context, start: Start, base: Path, pair: tuple[str, str, int]
+    dealer: Dealer, start: Start, base: Path, pair: tuple[str, str, int]
 ) -> None:
     full_key, light_key, port = pair
     hostile_key = transport.Key(transport.new_secret())
     full = full_node(start, base, port, light_key, hostile_key.public)
-    dealer = transport.connect(context, f"tcp://127.0.0.1:{port}", 1 << 20, (hostile_key, full_key))
+    dealer.curve_serverkey = full_key.encode()
+    dealer.curve_publickey, dealer.curve_secretkey = hostile_key.public.encode(), hostile_key.secret.encode()
+    dealer.connect(f"tcp://127.0.0.1:{port}")
     for parts in ([b"\xc1"], [b""], [b"x"] * 300, [pack_beat(Beat("n", "r", 1, 1.0))[:-1]], [bytes(MAX_BEAT + 1)]):
         dealer.send_multipart(parts)
     light = light_node(start, base, port, full_key)
