@@ -140,6 +140,11 @@ def test_insisting_on_cgroup2_names_each_lack_once() -> None:
     assert "restarts a service" not in str(caught.value)
 
 
+def test_a_plan_that_insists_is_never_said_to_be_sampled() -> None:
+    held = outlook(SERVER._replace(swap=1, controllers=()), setting="cgroup2")
+    assert set(held.values()) == {(NOT_ENFORCED, "no-controller")}
+
+
 def test_what_cannot_matter_does_not_stop_a_plan_that_insists() -> None:
     require(SERVER._replace(io_weight=False), plan(Limits(io_weight=5), "cgroup2"))
 

@@ -173,6 +173,7 @@ def test_a_container_without_namespace_has_a_part_of_the_tree_mounted(tree: Tree
     tree.write({"/proc/self/cgroup": ["0::/docker/0a1bcd"]})
     assert tree.facts().cgroup_path == ""
     tree.write({"/proc/self/cgroup": ["0::/../other"], "/proc/self/mountinfo": [CGROUP2]})
+    tree.cgroup("/../other")
     assert tree.facts().cgroup_path == ""
 
 
@@ -181,8 +182,8 @@ def test_memory_is_bounded_by_what_is_above_the_agent(tree: Tree) -> None:
     tree.write({"/sys/fs/cgroup/system.slice/memory.max": "500000000\n"})
     tree.write({f"/sys/fs/cgroup{UNIT}/memory.max": "max\n"})
     assert tree.facts().memory == 500_000_000
-    tree.write({f"/sys/fs/cgroup{UNIT}/memory.max": "300000000\n"})
-    assert tree.facts().memory == 300_000_000
+    tree.write({f"/sys/fs/cgroup{UNIT}/memory.max": "300000000\n", "/sys/fs/memory.max": "1\n"})
+    assert tree.facts().memory == 300_000_000  # and nothing above the mount is asked
 
 
 def test_a_stock_raspberry_pi(tree: Tree) -> None:
