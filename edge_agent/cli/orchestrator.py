@@ -91,12 +91,8 @@ def _last_known_good(context: Context, options: argparse.Namespace, error: Excep
     degraded = f"{chosen.config or chosen.name} is not usable: {lines[0]}"
     if len(lines) > 1:
         degraded += f" (and {len(lines) - 1} more)"
-    complain(
-        [
-            *lines,
-            f"running the last known good plan, profile {plan.profile}, degraded; fix: correct {chosen.config or chosen.name}",
-        ]
-    )
+    fix = f"correct {chosen.config or chosen.name}"
+    complain([*lines, f"running the last known good plan, profile {plan.profile}, degraded; fix: {fix}"])
     return plan, degraded
 
 
