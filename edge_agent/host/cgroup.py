@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 from . import limits as held
 from .cgroupfs import Cgroup
 from .containment import MACHINE, OWN, TOTAL, OomCounts, Usage
 from .hierarchy import AGENT, SERVICES, read_text
+from .process import open_pidfd, same_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ class CgroupContainment:
         self._io = held.Io(io_device)
         self._cpus = os.cpu_count() or 1
         self._held: dict[str, Cgroup] = {}
+        # A forked child joins by itself, as the kernel makes whoever writes cgroup.procs wait for a grace period of
+        # RCU. Until it has joined, it is known by its identity.
+        self._joining: dict[str, set[tuple[int, int]]] = {}
         self._counts: dict[str, OomCounts] = {}  # when the service was prepared, or its last kill was attributed
         self._root: Cgroup
         self._services: Cgroup
@@ -74,7 +79,7 @@ class CgroupContainment:
         """A new cgroup each time, so that its counters speak of this generation only."""
         name = service.name
         self._drop(name)
-        if not self._services.remove(name):
+        if self._not_joined(name) or not self._services.remove(name):
             raise OSError(errno.EBUSY, f"processes of {name} are still in its cgroup")
         cgroup = self._held[name] = self._services.make(name)
         wanted = held.settings(service.limits, self._io, self._cpus)
@@ -105,7 +110,8 @@ class CgroupContainment:
         return ()
 
     def track(self, name: str, pid: int, started: int) -> None:
-        """The cgroup knows its processes."""
+        """Killed with the service, should it not have joined its cgroup yet."""
+        self._joining.setdefault(name, set()).add((pid, started))
 
     def watch(self, name: str) -> int:
         """A duplicate of the descriptor by which ``populated`` reads cgroup.events."""
@@ -116,22 +122,31 @@ class CgroupContainment:
     def populated(self, name: str) -> bool:
         """cgroup.events counts live processes, in nested cgroups too."""
         cgroup = self._get(name)
-        return cgroup is not None and cgroup.populated()
+        return (cgroup is not None and cgroup.populated()) or bool(self._not_joined(name))
 
     def members(self, name: str) -> list[int]:
         """From cgroup.procs, nested cgroups included."""
         cgroup = self._get(name)
-        return [] if cgroup is None else sorted(cgroup.procs())
+        found = set() if cgroup is None else set(cgroup.procs())
+        return sorted(found.union(pid for pid, _ in self._not_joined(name)))
 
     def kill(self, name: str) -> None:
         """cgroup.kill, or what comes nearest to it."""
+        for pid, started in self._not_joined(name):
+            pidfd = open_pidfd(pid, started)
+            if pidfd >= 0:
+                try:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                os.close(pidfd)
         cgroup = self._get(name)
         if cgroup is not None:
             cgroup.kill()
 
     def remove(self, name: str) -> bool:
-        """Nested cgroups first."""
-        if not self._services.remove(name):
+        """Nested cgroups first. A child that wanted to join it now cannot, and exits."""
+        if self._not_joined(name) or not self._services.remove(name):
             return False
         self._drop(name)
         self._counts.pop(name, None)
@@ -181,7 +196,9 @@ class CgroupContainment:
         return pid in self.members(name)
 
     def close(self, *, remove: bool) -> None:
-        """With ``remove``, also undo ``open``: this process goes back to ``root``."""
+        """With ``remove``, also undo ``open``: this process goes back to ``root``. A second call does nothing."""
+        if self._root.fd < 0:
+            return
         for name in list(self._held):
             self._drop(name)
         if remove:
@@ -211,6 +228,20 @@ class CgroupContainment:
             if cgroup is not None:
                 self._held[name] = cgroup
         return cgroup
+
+    def _not_joined(self, name: str) -> set[tuple[int, int]]:
+        """Tracked processes that live but may not be in the cgroup yet; forgets the others."""
+        joining = self._joining.get(name)
+        if not joining:
+            return set()
+        cgroup = self._get(name)
+        inside = set() if cgroup is None else set(cgroup.procs())
+        left = {(pid, started) for pid, started in joining if pid not in inside and same_process(pid, started)}
+        if left:
+            self._joining[name] = left
+        else:
+            del self._joining[name]
+        return left
 
     def _drop(self, name: str) -> None:
         cgroup = self._held.pop(name, None)

@@ -83,6 +83,8 @@ class Cgroup:
 
     def children(self) -> list[str]:
         """Names of the cgroups below."""
+        if self.fd < 0:  # to scandir, -1 is not a bad descriptor: it is the working directory
+            return []
         try:
             with os.scandir(self.fd) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
@@ -22,21 +23,23 @@ if TYPE_CHECKING:
     from edge_agent.host.containment import Containment
 
 PATIENCE = 20.0  # seconds; a guest under emulation is slow
-CGROUP_VARIABLE = "EDGE_AGENT_TEST_CGROUP"
+CGROUP_VARIABLE = "LAB_CGROUP"
 """A cgroup v2 directory with every controller enabled in which tests may make cgroups; tests.vm.runner sets it."""
 
 SLEEP = ("/bin/sleep", "1000")
-DAEMON = (  # leaves its session, its parent and its environment behind, and what it started as: twice
+DAEMON = (  # twice: a session of its own, and in it a program without an environment
     sys.executable,
     "-c",
-    "import os, time\n"
-    "for _ in range(2):\n"
-    "    if os.fork() == 0:\n"
-    "        os.setsid()\n"
-    "        if os.fork() == 0:\n"
-    "            os.execve('/bin/sleep', ['sleep', '1000'], {})\n"
-    "        time.sleep(1000)\n"
-    "time.sleep(1000)\n",
+    """
+import os, time
+for _ in range(2):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execve("/bin/sleep", ["sleep", "1000"], {})
+        time.sleep(1000)
+time.sleep(1000)
+""",
 )
 DAEMON_SIZE = 5
 
@@ -153,10 +156,8 @@ class RealPlaces:
                 containment.kill(name)
                 assert wait_until(lambda name=name, held=containment: not held.populated(name))  # type: ignore[misc]
         for pid in self._started:
-            try:
+            with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-            except ChildProcessError:
-                pass
         for containment in self._containments:
             containment.close(remove=True)
 
