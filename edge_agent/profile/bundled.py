@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import model_validator
 
@@ -55,6 +55,7 @@ class Peer(Section):
 class P2p(Section):
     """A light node only connects out; a full one only listens. Short form: the mode."""
 
+    needs_value: ClassVar[bool] = True
     mode: Annotated[str, Reader(readers.choice("mode", "light", "full"))] = "light"
     listen: Endpoint | None = None
     peers: Annotated[tuple[Peer, ...], Before(readers.as_list)] = ()

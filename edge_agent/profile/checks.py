@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Annotated
+from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import model_validator
@@ -45,6 +45,7 @@ Host = Annotated[str, Reader(_host)]
 class Http(Section):
     """GET; any 2xx or 3xx answer is healthy. Short form: a URL."""
 
+    needs_value: ClassVar[bool] = True
     port: Port
     host: Host = "127.0.0.1"
     path: Annotated[str, Reader(_url_path)] = "/"
@@ -70,6 +71,7 @@ class Http(Section):
 class Tcp(Section):
     """A connection is healthy. Short form: a port, or host:port."""
 
+    needs_value: ClassVar[bool] = True
     port: Port
     host: Host = "127.0.0.1"
 
@@ -89,6 +91,7 @@ def _interval(value: object) -> float:
 class Health(Section):
     """At most one kind of check. Short form: ``none``, ``sd_notify`` or a URL."""
 
+    needs_value: ClassVar[bool] = True
     http: Http | None = None
     tcp: Tcp | None = None
     exec: Argv | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from .problems import ReadError
@@ -26,6 +28,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=())
 
+    needs_value: ClassVar[bool] = False
+    """Whether nothing after the colon is a forgotten value: ``memory:`` must not come to mean 'without limit'."""
+
     @classmethod
     def short(cls, _leaf: Leaf) -> dict[str, object]:
         """The long form of a single value. Raises ReadError when there is no such form."""
@@ -35,6 +40,8 @@ class Section(BaseModel):
     @classmethod
     def _long_form(cls, value: object) -> object:
         if isinstance(value, Leaf):
+            if value.empty and cls.needs_value:
+                raise ReadError("has no value", "write one, or remove the key")
             return {} if value.empty else cls.short(value)
         if isinstance(value, list):
             raise ReadError("expected keys below it, not a list", "remove the dash")

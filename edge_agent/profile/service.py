@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -55,6 +55,7 @@ ServiceNames = Annotated[tuple[ServiceName, ...], Before(readers.as_list)]
 class MemoryAmounts(Section):
     """``memory: 256MB`` is request and limit in one."""
 
+    needs_value: ClassVar[bool] = True
     request: Annotated[Amount, Reader(readers.requested_memory)] | None = None
     limit: Memory | None = None
 
@@ -72,6 +73,7 @@ class MemoryAmounts(Section):
 class CpuAmounts(Section):
     """``cpu: 0.25`` is request and limit in one."""
 
+    needs_value: ClassVar[bool] = True
     request: Annotated[Amount, Reader(readers.requested_cpu)] | None = None
     limit: Cpu | None = None
 
@@ -114,6 +116,7 @@ class Resources(Section):
 class RestartPolicy(Section):
     """When and how fast to start again. Short form: the condition."""
 
+    needs_value: ClassVar[bool] = True
     condition: Annotated[str, Reader(readers.choice("condition", "always", "on_failure", "never"))] = "always"
     max_attempts: Annotated[int, Reader(readers.attempts)] = 5
     delay: Duration = 1.0
@@ -137,6 +140,7 @@ class RestartPolicy(Section):
 class IoPriority(Section):
     """Short form: a level of best_effort, or a class."""
 
+    needs_value: ClassVar[bool] = True
     class_: Annotated[int, Reader(lambda v: IO_CLASSES[readers.choice("class", *IO_CLASSES)(v)])] = Field(
         2, alias="class"
     )
@@ -170,6 +174,7 @@ def _policy(value: object) -> int:
 class Scheduler(Section):
     """Short form: a policy that takes no priority."""
 
+    needs_value: ClassVar[bool] = True
     policy: Annotated[int, Reader(_policy)] = 0
     priority: Annotated[int, Reader(readers.whole(0, 99, "priority"))] = 0
 
@@ -211,6 +216,7 @@ def _rlimit_value(value: object) -> int:
 class Rlimit(Section):
     """Short form: soft and hard in one."""
 
+    needs_value: ClassVar[bool] = True
     soft: Annotated[int, Reader(_rlimit_value)]
     hard: Annotated[int, Reader(_rlimit_value)]
 
@@ -229,6 +235,7 @@ class Rlimit(Section):
 class LogTo(Section):
     """Where output goes. Short form: the kind."""
 
+    needs_value: ClassVar[bool] = True
     kind: Annotated[str, Reader(readers.choice("kind of log", "memory", "disk", "journal", "none"))] = "memory"
     max_size: Annotated[int, Reader(readers.size(4096, 2**31 - 1))] = 256 * 1024
 

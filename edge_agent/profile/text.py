@@ -178,7 +178,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
         return problem(
             place, "", character, "not valid YAML: a value cannot start with this character", "quote the value"
         )
-    if error.context_mark and "scalar" in str(error.context) and "end of stream" in said:
+    opened = "flow" in str(error.context) or ("scalar" in str(error.context) and "end of stream" in said)
+    if error.context_mark and opened:  # where the bracket or quote stands, not where its end was missed
         place = Place(file, error.context_mark.line + 1, error.context_mark.column + 1)
     for phrase, why, fix in _FIXES:
         if phrase in said:

@@ -15,6 +15,7 @@ from .tree import Leaf, Map, Path, dotted, find, without
 
 _ATTEMPTS = 4
 _NEEDS = "needs the key"
+_UNKNOWN = "unknown key"
 
 
 class Layers:
@@ -77,8 +78,9 @@ def validate(layers: Layers) -> Outcome:
             settings = Settings(layers=layers.trees)  # type: ignore[call-arg]  # taken by the sources
         except ValidationError as error:
             found = [_translate(layers, details) for details in error.errors(include_url=False, include_input=False)]
+            misspelt = {(each.key.rpartition(".")[0], each.fix) for _, each in found if each.why == _UNKNOWN}
             for _, each in found:
-                if each not in problems and not (removed and _caused(each, removed)):
+                if each not in problems and not _follows(each, removed, misspelt):
                     problems.append(each)
             paths = [path for path, _ in found]
             removed += paths
@@ -88,9 +90,14 @@ def validate(layers: Layers) -> Outcome:
     return Outcome(None, layers, problems, removed)
 
 
-def _caused(late: Problem, removed: list[Path]) -> bool:
-    """Whether a problem of a later attempt only says that something removed is missing."""
-    return late.why.startswith(_NEEDS) and any(dotted(path[:-1]) == late.key for path in removed)
+def _follows(problem: Problem, removed: list[Path], misspelt: set[tuple[str, str]]) -> bool:
+    """Whether a key is only missing because it was taken out, or because it is there with a typing error."""
+    if not problem.why.startswith(_NEEDS):
+        return False
+    name = problem.why.removeprefix(_NEEDS).strip(" '")
+    return any(path[-1] == name and dotted(path[:-1]) == problem.key for path in removed) or (
+        (problem.key, suggest(name, [name])) in misspelt
+    )
 
 
 def not_acted_on(settings: Settings, layers: Layers) -> list[str]:
@@ -138,7 +145,7 @@ def _translate(layers: Layers, details: Any) -> tuple[Path, Problem]:
     if kind == "extra_forbidden":
         model = SERVICE_MODELS[tags[0]] if tags else Settings
         names = _names(model, path[2:-1] if tags else path[:-1])
-        return path, problem(layers.key_place(path), dotted(path), "", "unknown key", suggest(str(path[-1]), names))
+        return path, problem(layers.key_place(path), dotted(path), "", _UNKNOWN, suggest(str(path[-1]), names))
     if kind == "missing":
         found, place, value = layers.locate(path[:-1])
         return path[:-1], problem(place, dotted(found), value, f"{_NEEDS} '{path[-1]}'", f"add {path[-1]}:")
