@@ -69,11 +69,14 @@ class Service:
 
 
 class Runtime:
-    """Runs one service until it is asked to stop."""
+    """Runs one service until it is asked to stop. Raises StartError when libzmq cannot authenticate."""
 
     def __init__(self, service: Service, notifier: notify.Notifier, stop: Stop) -> None:
         self.service = service
-        self.context = transport.context()
+        try:
+            self.context = transport.context()
+        except transport.TransportError as error:
+            raise StartError(str(error)) from error
         self.gate = transport.Gate(self.context)
         self.now: Callable[[], float] = time.monotonic
         self._notifier, self._stop = notifier, stop
