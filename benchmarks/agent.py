@@ -23,10 +23,12 @@ class CommandLine(Candidate):
 
     name = COMMAND_LINE
     enforcement = "none"  # as the peers, which limit nothing
+    interpreter = "python-command-line"
 
     def __init__(self, cache: Path, rooms: Rooms, workload: Workload) -> None:
         super().__init__(cache, rooms, workload)
-        self.program = str(cache / "agent" / "bin" / "edge-agent")
+        programs = cache / "agent" / "bin"
+        self.program = [str(programs / self.interpreter), str(programs / "edge-agent")]
         self.file = rooms.data / "bench.yaml"
 
     def environment(self) -> dict[str, str]:
@@ -43,19 +45,20 @@ class CommandLine(Candidate):
         self.write(self.file, profile_text(commands, self.enforcement))
 
     def start(self) -> list[str]:
-        return [self.program, "--config", str(self.file)]
+        return [*self.program, "--config", str(self.file)]
 
     def switch(self) -> list[str]:
-        return [self.program, "--config", str(self.file)]
+        return [*self.program, "--config", str(self.file)]
 
     def status(self) -> list[str]:
-        return [self.program, "status"]
+        return [*self.program, "status"]
 
 
 class FromPlan(CommandLine):
     """``edge-agent --plan FILE``: the profile was compiled beforehand, as at every boot after the first."""
 
     name = PLAN
+    interpreter = "python-plan"
 
     @property
     def _plan(self) -> str:
@@ -64,17 +67,17 @@ class FromPlan(CommandLine):
     def configure(self, version: int) -> None:
         super().configure(version)
         subprocess.run(
-            [self.program, "compile", "--config", str(self.file), "--output", self._plan],
+            [*self.program, "compile", "--config", str(self.file), "--output", self._plan],
             env=self.environment(),
             stdout=subprocess.DEVNULL,
             check=True,
         )
 
     def start(self) -> list[str]:
-        return [self.program, "--plan", self._plan]
+        return [*self.program, "--plan", self._plan]
 
     def switch(self) -> list[str]:
-        return [self.program, "--plan", self._plan]
+        return [*self.program, "--plan", self._plan]
 
 
 class Sampling(CommandLine):
@@ -82,3 +85,4 @@ class Sampling(CommandLine):
 
     name = SAMPLING
     enforcement = "sampling"
+    interpreter = "python-sampling"
