@@ -8,13 +8,13 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edge_agent.services.command import command
 from edge_agent.services.options import VARIABLE
 
 PATIENCE = 20.0  # seconds; a loaded machine, never waited for in full when things work
@@ -47,13 +47,11 @@ class Running:
         path = base / f"notify-{name}-{os.urandom(4).hex()}"
         self._notify.bind(str(path))
         told = {"name": name, "data_dir": str(self.data), "run_dir": str(self.run), **options}
-        argv, variables = command(name)
         self.started = time.monotonic()
         with (base / f"{name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                argv,
+                [sys.executable, "-m", "edge_agent.services", name],
                 env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(path), VARIABLE: json.dumps(told)}
-                | variables
                 | (environ or {}),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
