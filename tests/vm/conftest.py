@@ -6,38 +6,36 @@ EDGE_AGENT_VM=required turns that skip into a failure: ``make test`` sets it aft
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Generator, Iterator
 
 import pytest
 
-from .image import tool_environment
+from . import tools
+from .errors import LabError
 from .lab import Guest, Lab
 from .reports import publish
-
-TOOLS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "cpio", "setpriv")
 
 GUEST_REPORTS = pytest.StashKey[list[pytest.TestReport | pytest.CollectReport]]()
 """On a host test: the guest's reports, published once the host test itself is done."""
 
 
 @pytest.fixture(scope="session")
-def tools() -> None:
+def lab_tools() -> None:
     """Skips when the lab cannot work here."""
-    lacking = [tool for tool in TOOLS if shutil.which(tool, path=tool_environment()["PATH"]) is None]
-    if not lacking:
-        return
-    said = f"the virtual machine lab lacks {', '.join(lacking)}; fix: tests/vm/install"
-    if os.environ.get("EDGE_AGENT_VM") == "required":
-        pytest.fail(said)
-    pytest.skip(said)
+    try:
+        tools.require()
+    except LabError as error:
+        if os.environ.get("EDGE_AGENT_VM") == "required":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
-def guest(tools: None) -> Iterator[Guest]:
-    """One guest under systemd for the tests of a module."""
+def guest(lab_tools: None) -> Iterator[Guest]:
+    """One guest under systemd for the tests of a module; in the end it must shut down in order."""
     with Lab().boot() as booted:
         yield booted
+        booted.power_off()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -45,5 +43,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Between two tests, when nothing is captured: show what the guest found."""
     handled = yield
     if GUEST_REPORTS in item.stash:
-        publish(item.session, item.stash[GUEST_REPORTS])
+        reports = item.stash[GUEST_REPORTS]
+        publish(item.session, reports)
     return handled

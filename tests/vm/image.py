@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from . import mirror
+from . import mirror, tools
 from .errors import LabError
 
 SUITE = "bookworm"
@@ -331,24 +331,17 @@ def make_initramfs(root: Path, release: str, tree: Path, target: Path) -> None:
 def make_ext4(tree: Path, target: Path, size: str) -> None:
     """A sparse ext4 image with the content of ``tree``: mke2fs(8) fills it without mounting anything."""
     command = ["mke2fs", "-q", "-t", "ext4", "-m", "0", "-d", str(tree), str(target), size]
-    done = subprocess.run(command, env=tool_environment(), capture_output=True, text=True)
+    done = subprocess.run(command, env=tools.environment(), capture_output=True, text=True)
     if done.returncode != 0:
         raise LabError(f"cannot make {target.name}: mke2fs says: {done.stderr.strip()}")
-
-
-def tool_environment() -> dict[str, str]:
-    """mke2fs lives in /usr/sbin, which an ordinary user's PATH leaves out."""
-    return os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
 
 
 def execute(command: list[str], log: Path, what: str, extra: dict[str, str]) -> None:
     """Run a long command with its output in ``log``. LabError with the log's end when it fails."""
     with log.open("w") as out:
-        try:
-            environment = tool_environment() | extra
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment)
-        except FileNotFoundError:
-            raise LabError(f"cannot {what}: {command[0]} is not installed; fix: tests/vm/install") from None
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=tools.environment() | extra
+        )
     if done.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise LabError(f"cannot {what}: {command[0]} ended with {done.returncode}; all of it is in {log}:\n{tail}")

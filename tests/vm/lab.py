@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
+from . import tools
 from .errors import LabError
 from .image import PAYLOAD, Image, cache_directory, image
 from .machine import Finished, Hardware, Machine, qemu_command
@@ -54,7 +55,10 @@ class Guest:
         self._machine: Machine | None = None
         self.persistent = persistent
         try:
-            self._others = [project_disk(project, self._directory), packages_disk(project, cache_directory())]
+            self._others = [
+                project_disk(project, self._directory),
+                packages_disk(project, cache_directory(), self._directory),
+            ]
             self._disk = self._root_disk()
             self.start()
         except BaseException:
@@ -66,12 +70,9 @@ class Guest:
             return ["format=raw", "snapshot=on", f"file={self._base.disk}"]
         overlay = self._directory / "overlay.qcow2"
         create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(self._base.disk), "-F", "raw", str(overlay)]
-        try:
-            subprocess.run(create, check=True, capture_output=True, text=True)
-        except FileNotFoundError:
-            raise LabError("cannot make the guest's disk: no qemu-img here; fix: tests/vm/install") from None
-        except subprocess.CalledProcessError as error:
-            raise LabError(f"cannot make the guest's disk: {error.stderr.strip()}") from None
+        done = subprocess.run(create, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise LabError(f"cannot make the guest's disk: {done.stderr.strip()}")
         return ["format=qcow2", f"file={overlay}"]
 
     @property
@@ -145,16 +146,16 @@ class Guest:
 
     def start(self) -> None:
         """Switch it on and wait for its runner: at boot, and again after power_off or cut_power."""
+        if self._machine is not None and self._machine.alive:
+            raise LabError("cannot start the guest: it is running")
         command = qemu_command(self._base, self._disk, self._others, self._directory, self._hardware)
         self._machine = Machine(command, self._directory, self._boot_timeout)
 
     def power_off(self, *, timeout: float = 120.0) -> None:
         """Shut down in order, and wait for it."""
-        if self._hardware.kernel_only:
-            self.check("sync", timeout=timeout)
-            self.cut_power()
-            return
-        self.check("systemctl --no-block poweroff", timeout=timeout)
+        by_hand = "sync; echo u >/proc/sysrq-trigger; echo o >/proc/sysrq-trigger"
+        # systemd stops our runner on the way down, so it may not live to report.
+        self.machine.tell(["sh", "-c", by_hand if self._hardware.kernel_only else "systemctl poweroff"])
         self.machine.wait(timeout)
 
     def cut_power(self) -> None:
@@ -209,6 +210,7 @@ class Lab:
 
     def boot(self) -> Guest:
         """A guest that is up; the image is built first when it must be. LabError when it does not come up."""
+        tools.require()
         return Guest(self.project, image(), self.hardware, self.persistent, self.boot_timeout)
 
     def run(
@@ -265,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.verb == "run":
             return run_command(options, kernel_only=False)
+        tools.require()
         begun = time.monotonic()
         print(f"{image().disk.parent} ({time.monotonic() - begun:.0f} s)")
     except LabError as error:

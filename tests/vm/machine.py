@@ -20,6 +20,7 @@ from .errors import LabError, LabTimeoutError
 from .image import Image
 
 CHUNK = 1 << 16
+SEND_TIMEOUT = 30.0  # seconds
 
 
 class Hardware(NamedTuple):
@@ -78,23 +79,24 @@ class Machine:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(path))
             listener.listen(1)
-            try:
-                self.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=(directory / "qemu.log").open("wb"),
-                    env=os.environ | {"TMPDIR": str(directory)},  # snapshot=on keeps its changes there
-                    start_new_session=True,  # a Ctrl-C is for us: we end the guest ourselves
-                )
-            except FileNotFoundError as error:
-                raise LabError(f"cannot start the guest: no {error.filename} here; fix: tests/vm/install") from None
+            self.process = self._launch(command)
             try:
                 self._accept(listener, deadline)
                 self.hello = self._greeting(deadline)
             except BaseException:
                 self.kill()
                 raise
+
+    def _launch(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with (self.directory / "qemu.log").open("wb") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"TMPDIR": str(self.directory)},  # snapshot=on keeps its changes there
+                start_new_session=True,  # a Ctrl-C is for us: we end the guest ourselves
+            )
 
     # -- the channel -------------------------------------------------------------------------------------------------
 
@@ -147,7 +149,12 @@ class Machine:
     def _gone(self, what: str) -> LabError:
         self.kill()
         said = (self.directory / "qemu.log").read_text(errors="replace").strip()
-        return LabError(f"cannot go on: {what}; QEMU says: {said or 'nothing'}; its console ends:\n{self.console(20)}")
+        return LabError(f"cannot go on: {what}; QEMU says: {said or 'nothing'}; its console ends:\n{self.console(60)}")
+
+    def tell(self, argv: Sequence[str]) -> None:
+        """Start a command as root and wait for nothing: it will end the guest."""
+        request = {"argv": list(argv), "env": {}, "cwd": "/", "merge": True, "stdin": False}
+        self._send(frame(RUN, json.dumps(request).encode()), time.monotonic() + SEND_TIMEOUT)
 
     def execute(
         self,

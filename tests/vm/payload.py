@@ -6,6 +6,7 @@ The guest needs no network for that: its Python has the same ABI as the one that
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -101,18 +102,23 @@ def copy_packages(distributions: Iterable[metadata.Distribution], target: Path) 
             shutil.copy2(source, destination)
 
 
-def packages_disk(project: Path, cache: Path) -> Path:
-    """An ext4 image of the needed Python packages, made once per set of versions."""
+def packages_disk(project: Path, cache: Path, work: Path) -> Path:
+    """An ext4 image of the needed Python packages: made once per set of versions, in ``cache``.
+
+    Where the cache is another user's it is made in ``work``, for this guest alone.
+    """
     check_abi()
     distributions = needed_distributions(project_requirements(project) + TEST_PACKAGES)
     names = "\n".join(f"{name}=={found.version}" for name, found in sorted(distributions.items()))
     final = cache / f"site-{hashlib.sha256(names.encode()).hexdigest()[:16]}.img"
     if not final.exists():
-        with tempfile.TemporaryDirectory(prefix=".site-", dir=cache) as work:
-            tree = Path(work) / "site"
+        if not os.access(cache, os.W_OK):
+            final = work / final.name
+        with tempfile.TemporaryDirectory(prefix=".site-", dir=final.parent) as directory:
+            tree, image = Path(directory) / "site", Path(directory) / final.name
             copy_packages(distributions.values(), tree)
-            make_ext4(tree, Path(work) / final.name, disk_size(tree))
-            (Path(work) / final.name).rename(final)
+            make_ext4(tree, image, disk_size(tree))
+            image.rename(final)
     touch(final)
     return final
 

@@ -16,7 +16,7 @@ TIMEOUT = 420  # seconds for pytest in the guest; past it, it is interrupted and
 pytestmark = pytest.mark.vm
 
 
-def test_the_guests_tests_pass(request: pytest.FixtureRequest, tools: None, tmp_path: Path) -> None:
+def test_the_guests_tests_pass(request: pytest.FixtureRequest, lab_tools: None, tmp_path: Path) -> None:
     lines = Path("/var/tmp/reports/lines.json")
     command = ["timeout", "--signal=INT", "--kill-after=30", str(TIMEOUT)]
     command += ["python3", "-m", "pytest", "-p", "tests.vm.reports", f"--report-lines={lines}", *DIRECTORIES]
@@ -29,3 +29,5 @@ def test_the_guests_tests_pass(request: pytest.FixtureRequest, tools: None, tmp_
     tail = result.output[-4000:]
     assert result.code == 0, f"pytest ended with {result.code} in the guest; failed: {failed(reports)}\n{tail}"
     assert passed(reports, "tests/guest"), f"no test of tests/guest ran in the guest:\n{tail}"
+    contracts = passed(reports, "tests/contract")
+    assert any("cgroup2" in name for name in contracts), f"no contract was tested on real cgroups:\n{tail}"

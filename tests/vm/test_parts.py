@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from . import image as image_module
+from . import tools
 from .channel import LIMIT, STDOUT, Decoder, frame, frames
 from .errors import LabError
 from .mirror import Source, configured_sources, deb822_sources, guest_sources, one_line_sources
@@ -199,6 +200,12 @@ def test_only_what_nobody_used_for_a_month_is_removed(cache: Path) -> None:
         os.utime(path, (now - image_module.UNUSED_FOR - 1,) * 2)
     image_module.remove_unused(cache, now)
     assert sorted(entry.name for entry in cache.iterdir()) == [fresh.name, foreign.name]
+
+
+def test_missing_tools_are_all_named_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "TOOLS", ("sh", "no-such-tool", "nor-this"))
+    with pytest.raises(LabError, match="no no-such-tool, nor-this here; fix: tests/vm/install"):
+        tools.require()
 
 
 # -- the payload -----------------------------------------------------------------------------------------------------
