@@ -208,7 +208,9 @@ def _ended_while_stopping(unit: Unit, event: Exited, now: float) -> tuple[Unit, 
     if event.pid != unit.pid:
         return unit, ()
     how = describe_exit(event.status, event.oom, unit.service)
-    killing, kill = _kill(unit._replace(last_exit=how, last_exit_at=now), event, now)
+    if event.oom or unit.then == OFF:  # else the reason for which it was stopped says more than the signal we sent
+        unit = unit._replace(last_exit=how, last_exit_at=now)
+    killing, kill = _kill(unit, event, now)
     return killing, (Note("stopped", unit.service.name, how), *kill)
 
 

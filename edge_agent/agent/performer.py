@@ -354,7 +354,7 @@ class Agent:
         if sink is None or log != service.log:
             if sink is not None:
                 sink.close()
-            sink = LogSink(self.loop, service, self.store.run_dir, self.log_dir)
+            sink = LogSink(self.loop, service, self.store.service_dir(service.name), self.log_dir)
             sink.on_data = self.woken
             if sink.reason:
                 self.note("log", service.name, sink.reason)

@@ -1,8 +1,8 @@
 """What an earlier agent left running: taken over without a restart, or said to have died. Never a stranger.
 
 Each record names a process by pid and start time, and the containment must own that pid now. Processes without a
-readable record are known by their containment's name alone: the plan's service of that name takes them over when their
-command line is the one it would have been started with; otherwise they are ended.
+readable record are known by their containment's name: the plan's service of that name takes them over if a session
+leader is among them, as every main process is one (setsid(2) in ``host.process``); otherwise they are ended.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _rebuild(
     """A unit from the processes alone, with a pidfd of the main one, or -1 when they are to be killed."""
     starts = {pid: process.start_time(pid) for pid in members}
     for started, pid in sorted((started, pid) for pid, started in starts.items() if started is not None):
-        if service is None or _command_line(pid) != service.argv:
+        fields = process.read_stat(pid)
+        if service is None or fields is None or int(fields[3]) != pid:
             continue
         pidfd = process.open_pidfd(pid, started)
         if pidfd >= 0 and containment.owns(name, pid):
@@ -83,11 +84,3 @@ def _rebuild(
             os.close(pidfd)
     spec = service or Service(name, ("/nonexistent",))
     return Unit(spec, KILLING, since=now, deadline=now, then=OFF), -1
-
-
-def _command_line(pid: int) -> tuple[str, ...]:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return tuple(part.decode(errors="surrogateescape") for part in file.read(65536).split(b"\0")[:-1])
-    except OSError:
-        return ()

@@ -134,7 +134,7 @@ class Resident:
         self.server.close()
         self.agent.close()
         self.containment.close(remove=True)
-        self.store.close()
+        self.store.close(remove=True)
 
     # -- signals -------------------------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Resident:
                 del keep[at : at + 2]
         self.agent.note("agent", "", "executes itself anew")
         self.server.close()
-        self.store.close()
+        self.store.close(remove=False)
         os.execv(sys.executable, [*sys.orig_argv[: len(sys.orig_argv) - len(self._argv)], *keep])  # noqa: S606
 
 

@@ -34,25 +34,30 @@ class Store:
         os.makedirs(data_dir, 0o755, exist_ok=True)
         with open(os.path.join(proc, "sys/kernel/random/boot_id"), "rb") as file:
             self.boot = file.read().strip()
-        self._lock = os.open(os.path.join(run_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = -1
 
     def lock(self, patience: float = 2.0) -> None:
         """Be the only agent of this run directory. Raises LockedError.
 
         The wait is for forked children of a killed agent, which hold its lock until they notice that it is gone.
         """
+        path = os.path.join(self.run_dir, "lock")
         until = time.monotonic() + patience
         while True:
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.stat(path).st_ino == os.fstat(self._lock).st_ino:
+                    return
+            except FileNotFoundError:
+                pass  # an agent took it away as it ended: the lock to hold is a new file
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise LockedError(
                         f"cannot run: another agent uses {self.run_dir}; fix: stop it, or set EDGE_AGENT_RUN_DIR"
                     ) from None
                 time.sleep(0.01)
-            else:
-                return
+            os.close(self._lock)
 
     def service_dir(self, name: str) -> str:
         """Where a service's record, log and sockets are."""
@@ -114,8 +119,16 @@ class Store:
             self._set_aside(path, error)
             return None
 
-    def close(self) -> None:
-        """Let the next agent in."""
+    def close(self, *, remove: bool) -> None:
+        """Let the next agent in; with ``remove``, leave nothing of this boot behind."""
+        if remove:
+            for path in (os.path.join(self.run_dir, "services"), self.run_dir):
+                try:
+                    if path == self.run_dir:
+                        os.unlink(os.path.join(path, "lock"))
+                    os.rmdir(path)
+                except OSError:
+                    pass  # not empty, or the service manager's own: then it is not ours to remove
         os.close(self._lock)
 
     def _set_aside(self, path: str, error: Exception) -> None:

@@ -92,5 +92,5 @@ def test_one_agent_by_run_directory(store: Store, tmp_path: Path) -> None:
     store.lock(0)
     with pytest.raises(LockedError, match="another agent uses"):
         make(tmp_path).lock(0)
-    store.close()
+    store.close(remove=True)
     make(tmp_path).lock(0)

@@ -1,0 +1,140 @@
+"""kill -9 of the agent: the next one takes over what runs, restarts what died, and touches nobody else."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from edge_agent import codec
+from edge_agent import model as m
+from edge_agent.host.process import start_time
+
+from .harness import Node, alive, until, with_argument
+
+TRIES = int(os.environ.get("EDGE_AGENT_TEST_KILLS", "200"))
+
+
+def twenty(node: Node, enforcement: str) -> Path:
+    services = tuple(
+        m.Service(
+            f"s{i:02}",
+            ("/bin/sleep", node.number),
+            restart=m.Restart(delay=0.2, max_attempts=m.UNLIMITED),
+            limits=m.Limits(memory_request=4 << 20, memory_limit=64 << 20),
+            depends_on=(f"s{i - 5:02}",) if i >= 5 else (),
+        )
+        for i in range(20)
+    )
+    plan = m.Plan("twenty", "/nonexistent.yaml", 1 << 30, 2000, 16 << 20, 0, services, enforcement=enforcement)
+    path = node.root / "plan"
+    path.write_bytes(codec.pack_plan(plan))
+    return path
+
+
+def identities(node: Node) -> dict[str, tuple[int, int | None]]:
+    return {name: (pid, start_time(pid)) for name, pid in node.pids().items()}
+
+
+def test_killed_at_random_moments_it_restarts_nothing_doubles_nothing_orphans_nothing(node: Node) -> None:
+    """TRIES times: kill -9 of the agent at a random moment, sometimes of services as well, sometimes while starting."""
+    rng = random.Random(20)
+    plan = twenty(node, os.environ.get("EDGE_AGENT_TEST_ENFORCEMENT", "sampling"))
+    node.run_plan(plan)
+    node.until_state("ready")
+    for turn in range(TRIES):
+        before = identities(node)
+        if rng.random() < 0.2:  # the agent dies while it is bringing services back
+            victims = rng.sample(sorted(before), 3)
+            for name in victims:
+                os.kill(before[name][0], signal.SIGKILL)
+        else:
+            victims = []
+        if rng.random() < 0.5:
+            until_moment(rng.random() * 0.25)
+        node.kill()
+        if rng.random() < 0.3:  # and some die while no agent is there
+            name = rng.choice(sorted(set(before) - set(victims)))
+            os.kill(before[name][0], signal.SIGKILL)
+            victims.append(name)
+        node.run_plan(plan)
+        node.until_state("ready")
+        after = identities(node)
+        assert len(after) == 20, turn
+        for name, identity in before.items():
+            if name not in victims:
+                assert after[name] == identity, f"turn {turn}: {name} was restarted though it had not died"
+        assert with_argument(node.number) == sorted(pid for pid, _ in after.values()), f"turn {turn}: doubled, orphaned"
+    assert node.stop() == 0
+    assert not with_argument(node.number)
+
+
+def until_moment(seconds: float) -> None:
+    time.sleep(seconds)  # a random moment is the point of it
+
+
+def test_a_stranger_with_a_recycled_pid_is_not_adopted(node: Node) -> None:
+    plan = twenty(node, "sampling")
+    node.run_plan(plan)
+    node.until_state("ready")
+    pid = node.pids()["s19"]
+    node.kill()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not alive(pid), "it is gone")
+    with subprocess.Popen(["/bin/sleep", "1000"]) as stranger:
+        try:
+            path = node.run_dir / "services/s19/unit"
+            boot, _, data = path.read_bytes().partition(b"\n")
+            unit = codec.unpack(data, "Unit")
+            # The worst case: pid and start time both fit, as after a reboot of the clock or a copied directory.
+            forged = unit._replace(pid=stranger.pid, started=start_time(stranger.pid) or 0)
+            path.write_bytes(boot + b"\n" + codec.pack(forged))
+            node.run_plan(plan)
+            node.until_state("ready")
+            assert node.pids()["s19"] != stranger.pid
+            node.stop()
+            assert alive(stranger.pid), "and it is not killed either"
+        finally:
+            stranger.kill()
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "empty", "removed", "foreign"])
+def test_damaged_records_cost_no_service(node: Node, damage: str) -> None:
+    plan = twenty(node, "sampling")
+    node.run_plan(plan)
+    node.until_state("ready")
+    before = identities(node)
+    node.kill()
+    for name in ("s00", "s07"):
+        path = node.run_dir / f"services/{name}/unit"
+        data = path.read_bytes()
+        if damage == "removed":
+            path.unlink()
+        elif damage == "foreign":
+            path.write_bytes((node.run_dir / "services/s01/unit").read_bytes())
+        else:
+            path.write_bytes({"cut": data[: len(data) // 2], "noise": os.urandom(100) + b"\n", "empty": b""}[damage])
+    node.run_plan(plan)
+    node.until_state("ready")
+    assert identities(node) == before, "what runs as the plan says is known by its processes"
+    if damage not in ("removed", "noise"):
+        assert node.events("set-aside")
+
+
+def test_a_torn_committed_plan_is_said_and_the_given_one_runs(node: Node) -> None:
+    plan = twenty(node, "none")
+    node.run_plan(plan)
+    node.until_state("ready")
+    before = identities(node)
+    node.kill()
+    committed = node.data_dir / "plan"
+    committed.write_bytes(committed.read_bytes()[:100])
+    node.run_plan(plan)
+    node.until_state("ready")
+    assert identities(node) == before
+    assert any("set aside" in event["text"] for event in node.events("set-aside"))
