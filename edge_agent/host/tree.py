@@ -246,8 +246,9 @@ class TreeContainment:
                 if process.pid not in owner:
                     owner[process.pid] = found
                     growing = True
-                if process.session == process.pid:
+                if process.session == process.pid and process.pid not in sessions:
                     sessions[process.pid] = found
+                    growing = True
         lasting = {process.session for process in table.values()}
         self._sessions = {session: name for session, name in sessions.items() if session in lasting}
 
