@@ -86,7 +86,9 @@ def test_all_within_their_requests_nobody_goes() -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from(["web", "job", "log", "core"]), st.builds(Sample, st.integers(0, 2**40))),
+    st.dictionaries(
+        st.sampled_from(["web", "job", "log", "core"]), st.builds(Sample, st.integers(0, 2**40), st.integers(0, 20))
+    ),
     st.integers(0, 2**41),
     st.dictionaries(st.sampled_from(["web", "job", "log", "core", ""]), st.integers(0, 3)),
 )
@@ -97,7 +99,10 @@ def test_whoever_goes_is_over_something(samples: dict[str, Sample], total: int, 
     for found in result:
         limit = bounds[found.name].memory_limit
         above = samples[found.name].memory > bounds[found.name].memory_request
-        assert (limit is not None and samples[found.name].memory > limit) or (crowded and above)
+        tasks = bounds[found.name].pids_limit
+        over_own = limit is not None and samples[found.name].memory > limit
+        over_tasks = tasks is not None and samples[found.name].pids > tasks
+        assert over_own or over_tasks or (crowded and above)
     assert len({found.name for found in result}) == len(result)
     assert all(count > 0 for count in counts.values())
 
