@@ -28,15 +28,15 @@ def wanted(facts: Facts, enforcement: str) -> bool:
     return facts.systemd and facts.cgroup == "unified" and not facts.delegated and enforcement in ("auto", "cgroup2")
 
 
-def enter(context: Context) -> str:
-    """Move into the scope. '' when it worked, else why not, for people."""
-    program = shutil.which(BUSCTL)
+def enter(context: Context, *, own: str = "/proc/self/cgroup", patience: float = PATIENCE) -> str:
+    """Move into the scope. '' when it worked, else why not, for people. ``own``: where this process's cgroup shows."""
+    program = shutil.which(BUSCTL, path=context.environ.get("PATH"))
     if program is None:
         return f"{BUSCTL} is not installed"
     base = [program, *(() if os.geteuid() == 0 else ("--user",)), "call", *_MANAGER]
     name = unit_name(context.directories.run)
     pid = str(os.getpid())
-    before = read_text("/proc/self/cgroup")
+    before = read_text(own)
     start = ["StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail", "3"]
     start += ["Description", "s", f"edge-agent with {context.directories.run}"]
     start += ["Delegate", "b", "true", "PIDs", "au", "1", pid, "0"]
@@ -45,10 +45,10 @@ def enter(context: Context) -> str:
         context.debug("no new scope {}: {}", name, failure)
         if _call([*base, "AttachProcessesToUnit", "ssau", name, f"/{AGENT}", "1", pid]):
             return failure
-    until = time.monotonic() + PATIENCE
-    while read_text("/proc/self/cgroup") == before:  # the method call returns when the job is queued, not done
+    until = time.monotonic() + patience
+    while read_text(own) == before:  # the method call returns when the job is queued, not done
         if time.monotonic() > until:
-            return f"systemd has not started {name} in {PATIENCE:g} s"
+            return f"systemd has not started {name} in {patience:g} s"
         time.sleep(0.01)
     return ""
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from edge_agent.cli import check, exits, scope
+from edge_agent.cli.context import Context
 from edge_agent.demand import Facts
+from edge_agent.profile.directories import find
 
 from .fakes import (
     Run,
@@ -56,3 +61,69 @@ def test_a_scope_is_wanted_only_where_it_helps() -> None:
         "sampling": scope.wanted(free, "sampling"),
     }
     assert [name for name, answer in wanted.items() if answer] == ["plain"]
+
+
+BUSCTL = """#!/bin/sh
+echo "$@" >> {log}
+case "$*" in {cases} esac
+"""
+
+
+@pytest.fixture
+def busctl(home: Path) -> Callable[[str], tuple[Context, Path]]:
+    """A busctl of our own: a context whose PATH holds it, and the file of what it was asked."""
+
+    def make(cases: str) -> tuple[Context, Path]:
+        log = home / "asked"
+        program = home / "bin" / scope.BUSCTL
+        program.parent.mkdir()
+        program.write_text(BUSCTL.format(log=log, cases=cases))
+        program.chmod(0o755)
+        (home / "cgroup").write_text("0::/user.slice")
+        environ = {"PATH": str(program.parent), "EDGE_AGENT_RUN_DIR": "/run/edge-agent"}
+        return Context("orchestrator", environ, find(environ, 0)), log
+
+    return make
+
+
+def test_a_scope_is_asked_for_with_delegation(home: Path, busctl: Callable[[str], tuple[Context, Path]]) -> None:
+    own = home / "cgroup"
+    context, log = busctl(f"*StartTransientUnit*) echo moved > {own};;")
+    assert scope.enter(context, own=str(own)) == ""
+    asked = log.read_text()
+    assert (
+        f"edge-agent.scope fail 3 Description s edge-agent with /run/edge-agent Delegate b true PIDs au 1 {os.getpid()} 0"
+        in asked
+    )
+
+
+def test_a_scope_that_is_there_is_joined(home: Path, busctl: Callable[[str], tuple[Context, Path]]) -> None:
+    own = home / "cgroup"
+    context, log = busctl(f"*StartTransientUnit*) exit 1;; *AttachProcessesToUnit*) echo moved > {own};;")
+    assert scope.enter(context, own=str(own)) == ""
+    assert f"AttachProcessesToUnit ssau edge-agent.scope /agent 1 {os.getpid()}" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("cases", "why"),
+    [
+        ("*Start*) echo 'Access denied' >&2; exit 1;; *) echo 'no such unit' >&2; exit 1;;", "Access denied"),
+        ("*) exit 3;;", "busctl exited with 3"),
+        ("*) exit 0;;", "systemd has not started edge-agent.scope"),
+    ],
+)
+def test_why_there_is_no_scope(home: Path, busctl: Callable[[str], tuple[Context, Path]], cases: str, why: str) -> None:
+    context, _log = busctl(cases)
+    assert why in scope.enter(context, own=str(home / "cgroup"), patience=0.02)
+
+
+def test_without_busctl_it_is_said(home: Path) -> None:
+    assert home.exists()
+    context = Context("orchestrator", {"PATH": "/nonexistent"}, find({}, 0))
+    assert scope.enter(context) == "busctl is not installed"
+
+
+def test_every_run_directory_has_its_scope() -> None:
+    names = {scope.unit_name(path) for path in ("/run/edge-agent", "/run/user/7/edge-agent", "/tmp/a")}
+    assert len(names) == 3
+    assert "edge-agent.scope" in names
