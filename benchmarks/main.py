@@ -74,7 +74,7 @@ def machine(observer: Observer) -> dict[str, object]:
         "python": _said([str(CACHE / "agent/bin/python"), "--version"]),
         "times_from": observer.name,
         "reclaims_idle_memory": _first(scheme) == "pageout",
-        "load": os.getloadavg(),
+        "load_before": os.getloadavg()[0],
     }
 
 
@@ -171,6 +171,7 @@ def main() -> int:
             planning = plans.measure(CACHE, {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}, arguments.repetitions)
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             failures["planning"] = str(error)
+    about["load_after"] = os.getloadavg()[0]
     _print(samples, planning, failures, about, arguments, time.monotonic() - began)
     result = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -202,7 +203,8 @@ def _print(
     print(f"{', '.join(f'{name} {version}' for name, version in versions().items())}")
     print(
         f"median (min-max) of {arguments.repetitions} interleaved rounds, {arguments.rest:.0f} s at rest; "
-        f"times from {about['times_from']}; {took / 60:.1f} min\n"
+        f"times from {about['times_from']}; {took / 60:.1f} min, "
+        f"load {about['load_before']:.1f} before, {about['load_after']:.1f} after\n"
     )
     print(report.table(samples, order) + "\n")
     ours = [name for name in (report.PLAN, report.COMMAND_LINE) if name in samples]

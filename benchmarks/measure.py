@@ -181,6 +181,8 @@ def repetition(make: Make, observer: Observer, workload: Workload) -> dict[str, 
         starts = [session.start()]
         time.sleep(SETTLE)
         sample = _look(session)
+        everyone = session.supervisors() | set(session.children.values())
+        sample["start_cpu"] = processes.activity(everyone).cpu_seconds
         sample["status"] = session.command("status", session.candidate.status())
         session.configure(1)
         sample["switch"], sample["switch_returned"], sample["kept"] = session.switch()
