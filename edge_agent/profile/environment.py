@@ -22,6 +22,7 @@ EDGE_AGENT_ and its keys joined by two underscores, as EDGE_AGENT_DEPLOYMENT__RE
 
 ELSEWHERE = frozenset(
     ("CONFIG", "PROFILE", "CONFIG_DIR", "DATA_DIR", "RUN_DIR", "LOG_DIR", "SERVICE_OPTIONS", "LOG_LEVEL")
+    + ("CONTROL_GROUP", "CGROUP_ROOT")
 )
 """Read by others than the profile."""
 
