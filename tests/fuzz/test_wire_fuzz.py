@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import tempfile
 import tracemalloc
 
 import msgpack
@@ -15,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_agent.control import wire
+from edge_agent.control.connection import STALL
+from tests.unit.test_server import Rig
 
 EXAMPLES = int(os.environ.get("EDGE_AGENT_FUZZ_EXAMPLES", "400"))
 SEEDS = [
@@ -110,3 +113,26 @@ def test_memory_stays_in_proportion_to_the_bytes() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 6 * size, f"{peak} bytes for frames of {size}"
+
+
+@settings(max_examples=max(50, EXAMPLES // 8), deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.sampled_from(SEEDS), st.lists(EDIT, max_size=6)), min_size=1, max_size=6))
+def test_the_server_survives_and_goes_on(streams: list[tuple[bytes, list[tuple[str, int, int]]]]) -> None:
+    """Mutated streams on real connections: the loop never raises, and an honest client is served after them."""
+    with tempfile.TemporaryDirectory() as directory:
+        rig = Rig(directory)
+        try:
+            for seed, edits in streams:
+                hostile = rig.connect()
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    hostile.send(mutate(seed, edits))
+                    hostile.send(seed)
+            honest = rig.connect()
+            honest.ask("status", 5)
+            assert honest.read()[1] == wire.result(5, {"verb": "status"})
+            rig.clock += STALL + 1
+            rig.turns()
+            assert rig.quiet()
+            assert rig.sleeps_for_ever()
+        finally:
+            rig.close()
