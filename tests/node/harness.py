@@ -47,14 +47,14 @@ def alive(pid: int, started: int | None = None) -> bool:
 def with_argument(mark: str) -> list[int]:
     """Living processes that have ``mark`` as one of their arguments."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             try:
-                words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+                words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if mark.encode() in words and alive(int(entry)):
-                found.append(int(entry))
+            if mark.encode() in words and alive(int(entry.name)):
+                found.append(int(entry.name))
     return sorted(found)
 
 

@@ -25,7 +25,7 @@ def twenty(node: Node, enforcement: str) -> Path:
         m.Service(
             f"s{i:02}",
             ("/bin/sleep", node.number),
-            restart=m.Restart(delay=0.2, max_attempts=m.UNLIMITED),
+            restart=m.Restart(delay=0.2, factor=1.0, max_attempts=m.UNLIMITED),
             limits=m.Limits(memory_request=4 << 20, memory_limit=64 << 20),
             depends_on=(f"s{i - 5:02}",) if i >= 5 else (),
         )

@@ -35,7 +35,7 @@ def test_attributes_are_set_before_the_first_instruction(node: Node) -> None:
             command:
               - /bin/sh
               - -c
-              - 'cat /proc/self/oom_score_adj; ulimit -n; nice; echo "$GREETING"; pwd; cat /proc/self/cgroup; sleep 1000'
+              - 'cat /proc/self/oom_score_adj; ulimit -n; nice; echo "$GREETING"; pwd; sleep 1000'
               - MARK
             environment: {GREETING: hello}
             working_directory: /tmp

@@ -1,0 +1,283 @@
+"""The agent on a real kernel: what the plan says is what the kernel does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node import harness
+from tests.node.harness import Node, alive, until, with_argument
+
+MIB = 1 << 20
+PAGE = os.sysconf("SC_PAGE_SIZE")  # the kernel keeps limits in whole pages
+SPIN = "[/bin/sh, -c, 'while :; do :; done', MARK]"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    yield from harness.node(tmp_path)
+
+
+def eat(mib: int) -> str:
+    """A command that takes so many MiB a MiB at a time, and keeps them."""
+    program = f"x = []\\nwhile len(x) < {mib}: x.append(bytearray(b'x') * (1 << 20))\\nimport time; time.sleep(1000)"
+    return f'[/usr/bin/python3, -S, -c, "{program}", MARK]'
+
+
+def services_cgroup(node: Node) -> Path:
+    """The directory that carries the total."""
+    agent = node.status()["agent"]["pid"]
+    own = Path(f"/proc/{agent}/cgroup").read_text().strip().removeprefix("0::")
+    assert own.endswith("/agent")
+    return Path("/sys/fs/cgroup" + own).parent / "services"
+
+
+def flat(path: Path) -> dict[str, int]:
+    return {key: int(value) for key, value in (line.split() for line in path.read_text().splitlines())}
+
+
+def test_the_edge_profile_is_enforced_small_and_leaves_nothing(node: Node) -> None:
+    node.start("--profile", "edge")
+    node.until_state("ready")
+    status = node.status()
+    assert status["enforcement"] == "cgroup2"
+    for name, entry in status["services"].items():
+        for resource in ("memory", "cpu", "pids", "oom_group"):
+            assert entry["enforcement"][resource] == {"kind": "enforced", "code": ""}, (name, resource)
+    top = services_cgroup(node)
+    assert (
+        int((top / "memory.max").read_text()) == (2_000_000_000 - status["budget"]["memory"]["reserve"]) // PAGE * PAGE
+    )
+    assert (top / "cpu.max").read_text().split() == ["100000", "100000"]
+    assert (top / "storage/memory.max").read_text().strip() == str(512_000_000 // PAGE * PAGE)
+    for name, pid in node.pids().items():
+        assert Path(f"/proc/{pid}/cgroup").read_text().strip().endswith(f"/services/{name}")
+    node.stop(signal.SIGINT)
+    assert not top.parent.exists() or not top.exists()
+
+
+def test_memory_of_agent_and_edge_profile(node: Node, record_property: Any) -> None:
+    """The budgets of the README, 60 s after the start; the figures go into the report."""
+    node.start("--profile", "edge")
+    node.until_state("ready")
+    begun = time.monotonic()
+    until(lambda: time.monotonic() - begun > 60, "a minute", 90)
+    agent = node.status()["agent"]
+    assert len(list(Path(f"/proc/{agent['pid']}/task").iterdir())) == 1
+
+    def rollup(pid: int) -> dict[str, int]:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        return {line.split(":")[0]: int(line.split()[1]) for line in lines}
+
+    own = rollup(agent["pid"])
+    total = own["Pss"] + sum(rollup(pid)["Pss"] for pid in node.pids().values())
+    print(
+        f"\nresident: PSS {own['Pss']} KiB, private dirty {own['Private_Dirty']}, RSS {own['Rss']}; edge: {total} KiB"
+    )
+    assert own["Pss"] <= 10 * 1024
+    assert total <= 45 * 1024
+
+
+def test_over_its_own_limit_it_is_killed_alone_and_named(node: Node) -> None:
+    node.start(
+        "--config",
+        node.profile(f"""
+            services:
+              greedy:
+                command: {eat(100)}
+                resources: {{memory: 40MiB, swap: 0}}
+                restart_policy: {{max_attempts: 0}}
+              modest: {{command: [/bin/sleep, "1000"], resources: {{memory: 40MiB}}}}
+        """),
+    )
+    node.until_state("quarantined", "greedy")
+    assert "its own memory limit" in node.service("greedy")["last_exit"]["text"]
+    assert node.states()["modest"] == "ready"
+    assert node.events("oom", "greedy")
+    assert "its own memory limit" in node.cli("why", "greedy", check=True).stdout
+    node.stop()
+    node.start()
+    assert any("its own memory limit" in event["text"] for event in node.events("oom", "greedy")), "kept"
+
+
+def test_the_total_holds_against_services_that_together_ask_for_more(node: Node) -> None:
+    node.start(
+        "--config",
+        node.profile(f"""
+            deployment: {{resources: {{total_memory: 160MiB, total_cpu: 1.0}}}}
+            services:
+              one:
+                command: {eat(120)}
+                importance: heavy
+                resources: {{memory: {{request: 10MiB, limit: 140MiB}}, swap: 0}}
+                restart_policy: {{max_attempts: 0}}
+              two:
+                command: {eat(100)}
+                resources: {{memory: {{request: 110MiB, limit: 140MiB}}, swap: 0}}
+                restart_policy: {{max_attempts: 0}}
+        """),
+    )
+    top = services_cgroup(node)
+    until(lambda: node.events("oom"), "one is killed for the total", 120)
+    assert "the total memory limit" in node.events("oom")[0]["text"]
+    assert int((top / "memory.peak").read_text()) <= 160 * MIB
+    assert len([state for state in node.states().values() if state == "quarantined"]) == 1, "and one alone"
+    assert node.states()["two"] == "ready", "the more important one, within its request, stays"
+
+
+def test_the_machine_out_of_memory_is_told_from_a_limit(node: Node) -> None:
+    available = int(
+        next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line)
+    )
+    node.start(
+        "--config",
+        node.profile(f"""
+            deployment: {{resources: {{os_memory: 1MiB}}}}
+            services:
+              victim:
+                command: {eat(available // 1024 + 500)}
+                importance: heavy
+                resources: {{memory: {{request: 1MiB}}, swap: 0}}
+                restart_policy: {{max_attempts: 0}}
+        """),
+    )
+    # Without a limit of its own the total is the machine's memory: raise it over that, as an administrator could.
+    (services_cgroup(node) / "memory.max").write_text("max")
+    until(lambda: node.states()["victim"] == "quarantined", "the machine is out of memory", 240)
+    assert "the machine's memory" in node.service("victim")["last_exit"]["text"]
+
+
+def one_core(node: Node, profile: Path) -> None:
+    """Start the agent, and so its services, on one core."""
+    all_cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(all_cores)})
+    try:
+        node.start("--config", profile)
+    finally:
+        os.sched_setaffinity(0, all_cores)
+
+
+def shares(node: Node, *names: str, seconds: float = 10.0) -> list[float]:
+    """Cores each of them uses, over some seconds."""
+    top = services_cgroup(node)
+
+    def used() -> list[int]:
+        return [flat(top / name / "cpu.stat")["usage_usec"] for name in names]
+
+    before, begun = used(), time.monotonic()
+    until(lambda: time.monotonic() - begun > seconds, "the measurement")
+    after, lasted = used(), time.monotonic() - begun
+    return [(b - a) / 1e6 / lasted for a, b in zip(before, after, strict=True)]
+
+
+def test_cpu_limits_bite(node: Node) -> None:
+    one_core(
+        node,
+        node.profile(f"""
+            services:
+              a: {{command: {SPIN}, resources: {{cpu: 0.2}}}}
+              b: {{command: {SPIN}, resources: {{cpu: 0.5}}}}
+        """),
+    )
+    a, b = shares(node, "a", "b")
+    assert a == pytest.approx(0.2, rel=0.1)
+    assert b == pytest.approx(0.5, rel=0.1)
+
+
+def test_cpu_weights_share_what_is_contended(node: Node) -> None:
+    one_core(
+        node,
+        node.profile(f"""
+            services:
+              a: {{command: {SPIN}, resources: {{cpu: {{request: 0.2, limit: 1.0}}}}}}
+              b: {{command: {SPIN}, resources: {{cpu: {{request: 0.6, limit: 1.0}}}}}}
+        """),
+    )
+    a, b = shares(node, "a", "b")
+    assert b / a == pytest.approx(3.0, rel=0.1)
+
+
+def test_the_cpu_total_holds(node: Node) -> None:
+    node.start(
+        "--config",
+        node.profile(f"""
+            deployment: {{resources: {{total_memory: 200MiB, total_cpu: 0.6}}}}
+            services:
+              a: {{command: {SPIN}, resources: {{cpu: {{request: 0.1}}}}}}
+              b: {{command: {SPIN}, resources: {{cpu: {{request: 0.1}}}}}}
+        """),
+    )
+    assert sum(shares(node, "a", "b")) == pytest.approx(0.6, rel=0.1)
+
+
+def test_a_fork_bomb_is_held_and_the_agent_answers(node: Node) -> None:
+    node.start(
+        "--config",
+        node.profile("""
+            services:
+              bomb:
+                command:
+                  [/usr/bin/python3, -S, -c, "import os\\nwhile 1:\\n try: os.fork()\\n except OSError: pass", MARK]
+                resources: {pids: 100, memory: 200MiB, cpu: 0.5}
+                importance: heavy
+              other: {command: [/bin/sleep, "1000"]}
+        """),
+    )
+    top = services_cgroup(node)
+    until(lambda: flat(top / "bomb/pids.events")["max"] > 0, "it has reached its limit")
+    assert int((top / "bomb/pids.current").read_text()) <= 100
+    for _ in range(5):
+        begun = time.monotonic()
+        assert node.states()["other"] == "ready"
+        assert time.monotonic() - begun < 1.0
+    node.cli("stop", "bomb", check=True)
+    assert not with_argument(node.mark)
+    assert not (top / "bomb").exists()
+
+
+def test_no_instruction_runs_outside_the_cgroup(node: Node) -> None:
+    node.start(
+        "--config",
+        node.profile("""
+            services:
+              probe: {command: [/bin/cat, /proc/self/cgroup], restart_policy: {condition: never}}
+        """),
+    )
+    until(lambda: node.call("logs", name="probe")["data"], "it has said where it is")
+    assert node.call("logs", name="probe")["data"].decode().strip().endswith("/services/probe")
+
+
+def test_limits_change_in_place_by_a_switch(node: Node) -> None:
+    text = "services: {{a: {{command: [/bin/sleep, '1000'], resources: {{memory: {0}MiB, cpu: {1}, pids: {2}}}}}}}"
+    node.start("--config", node.profile(text.format(40, 0.2, 20), "small"))
+    node.until_state("ready")
+    pid, top = node.pids()["a"], services_cgroup(node)
+    node.cli("--config", node.profile(text.format(80, 0.4, 30), "large"), check=True)
+    assert node.pids()["a"] == pid
+    assert (top / "a/memory.max").read_text().strip() == str(80 * MIB)
+    assert (top / "a/memory.low").read_text().strip() == str(80 * MIB)
+    assert (top / "a/cpu.max").read_text().split()[0] == "40000"
+    assert (top / "a/pids.max").read_text().strip() == "30"
+
+
+def test_a_daemon_that_leaves_its_session_is_stopped_with_its_service(node: Node) -> None:
+    node.start(
+        "--config",
+        node.profile("""
+            services:
+              daemon:
+                command: [/bin/sh, -c, "env -i setsid sh -c 'env -i setsid sleep 1000 & sleep 0.1' & exec sleep 1000"]
+        """),
+    )
+    node.until_state("ready")
+    top = services_cgroup(node)
+    members = until(lambda: (pids := (top / "daemon/cgroup.procs").read_text().split())[1:] and pids, "it has forked")
+    assert node.stop() == 0
+    assert not any(alive(int(pid)) for pid in members)
+    assert not top.exists()
