@@ -47,11 +47,21 @@ def copy_tree(project: Path, target: Path) -> None:
             continue
 
 
+def not_installed(name: str) -> LabError:
+    """The sentence for a package that the running interpreter lacks."""
+    return LabError(
+        f"cannot hand {name} to the guest: {sys.executable} does not have it; "
+        "fix: run the lab with the Python of the project's environment (make .venv/.test)"
+    )
+
+
 def needed_distributions(roots: list[str]) -> dict[str, metadata.Distribution]:
     """The installed distributions that ``roots`` (requirement strings) need, with all they need themselves, by name."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
+    try:
+        from packaging.requirements import Requirement
+        from packaging.utils import canonicalize_name
+    except ImportError:
+        raise not_installed("packaging") from None
     found: dict[str, metadata.Distribution] = {}
     waiting = [Requirement(root) for root in roots]
     while waiting:
@@ -63,10 +73,7 @@ def needed_distributions(roots: list[str]) -> dict[str, metadata.Distribution]:
         try:
             found[name] = metadata.distribution(name)
         except metadata.PackageNotFoundError:
-            raise LabError(
-                f"cannot hand {name} to the guest: {sys.executable} does not have it; "
-                "fix: run the lab with the Python of the project's environment (make .venv/.test)"
-            ) from None
+            raise not_installed(name) from None
         for text in found[name].requires or []:
             further = Requirement(text)
             if further.marker is None or any(further.marker.evaluate({"extra": extra}) for extra in extras):
