@@ -8,7 +8,7 @@ from ..demand import Amount, Demand, Profile
 from .bundled import HERE
 from .directories import Directories
 from .graph import cycles
-from .problems import Problem, nearest, suggest
+from .problems import MOST_PROBLEMS, Problem, ProfileError, nearest, suggest
 from .program import Program
 from .schema import Settings
 from .service import DEFAULT_IMPORTANCE, Service
@@ -39,12 +39,12 @@ class Build:
         self.program = Program(settings, directories, environ, system, self._problem)
 
     def profile(self, name: str, source: str, notes: list[str]) -> Profile:
-        """The profile; of use only when ``problems`` is empty."""
+        """The profile. Raises ProfileError."""
         settings, totals = self.settings, self.settings.deployment.resources
         demands = tuple(self._demand(each, service) for each, service in settings.services.items())
         self._check_dependencies()
         self._check_totals()
-        return Profile(
+        made = Profile(
             name=name,
             source=source,
             mode=settings.deployment.mode,
@@ -57,6 +57,9 @@ class Build:
             switch_timeout=settings.deployment.switch_timeout,
             not_acted_on=(*not_acted_on(settings, self.layers), *self._unavailable(), *notes),
         )
+        if self.problems:
+            raise ProfileError(self.problems)
+        return made
 
     def _demand(self, name: str, service: Service) -> Demand:
         resources, path = service.resources, ("services", name)
@@ -83,6 +86,8 @@ class Build:
         if not item and any(path[: len(gone)] == gone or gone[: len(path)] == path for gone in self.removed):
             return
         self.problems.append(self.layers.problem(path, why, fix))
+        if len(self.problems) > MOST_PROBLEMS:
+            raise ProfileError(self.problems)
 
     def _check_program(self, name: str, service: Service) -> None:
         if service.command is None and service.bundled is None:

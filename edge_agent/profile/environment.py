@@ -21,8 +21,10 @@ VARIABLES = {
 EDGE_AGENT_ and its keys joined by two underscores, as EDGE_AGENT_DEPLOYMENT__RESOURCES__TOTAL_MEMORY."""
 
 ELSEWHERE = frozenset(
-    ("CONFIG", "PROFILE", "CONFIG_DIR", "DATA_DIR", "RUN_DIR", "LOG_DIR", "SERVICE_OPTIONS", "LOG_LEVEL")
-    + ("CONTROL_GROUP", "CGROUP_ROOT")
+    (
+        *("CONFIG", "PROFILE", "CONFIG_DIR", "DATA_DIR", "RUN_DIR", "LOG_DIR"),
+        *("SERVICE_OPTIONS", "LOG_LEVEL", "CONTROL_GROUP", "CGROUP_ROOT"),
+    )
 )
 """Read by others than the profile."""
 

@@ -10,7 +10,7 @@ from . import files
 from .build import Build
 from .directories import Directories
 from .environment import flags_layer, variables
-from .problems import Place, Problem, ProfileError
+from .problems import MOST_PROBLEMS, Place, Problem, ProfileError
 from .system import Machine, System
 from .tree import Map, from_mapping
 from .validate import Layers, validate
@@ -35,21 +35,32 @@ def load(
     Raises ProfileError with all problems, those of one file in the order of its lines.
     """
     chosen, path = files.choose(config, name, environ, directories)
-    file, problems = files.load_tree(path, directories)
-    services = file.entries.get("services")
-    variables_layer, notes, more = variables(environ, services.entries if isinstance(services, Map) else ())
-    remote_layer = from_mapping(remote() if remote else {}, Place("remote source"))
-    layers = Layers((flags_layer(flags), variables_layer, file, remote_layer))
-    outcome = validate(layers)
-    problems = [*problems, *more, *outcome.problems]
-    if outcome.settings is not None:
-        build = Build(outcome.settings, outcome.layers, outcome.removed, directories, environ, system or Machine())
-        profile = build.profile(chosen, os.path.abspath(path), notes)
-        problems += build.problems
-        if not problems:
-            return profile
-    raise ProfileError(sorted(problems, key=lambda each: _order(each, path)))
+    problems: list[Problem] = []
+    cut = False
+    try:
+        file, found = files.load_tree(path, directories)
+        problems += found
+        services = file.entries.get("services")
+        layer, notes, found = variables(environ, services.entries if isinstance(services, Map) else ())
+        problems += found
+        below = from_mapping(remote() if remote else {}, Place("remote source"))
+        outcome = validate(Layers((flags_layer(flags), layer, file, below)))
+        problems += outcome.problems
+        cut = outcome.settings is None
+        if outcome.settings is not None:
+            build = Build(outcome.settings, outcome.layers, outcome.removed, directories, environ, system or Machine())
+            profile = build.profile(chosen, os.path.abspath(path), notes)
+            if not problems:
+                return profile
+    except ProfileError as error:
+        problems += error.problems
+    raise ProfileError(_ordered(problems, path, cut))
 
 
-def _order(problem: Problem, path: str) -> tuple[bool, str, int, int]:
-    return problem.file != path, problem.file, problem.line, problem.column
+def _ordered(problems: list[Problem], path: str, cut: bool) -> list[Problem]:
+    """By line, the profile's own file first, and where there are more (``cut``: known to be) a last one says so."""
+    ordered = sorted(problems, key=lambda each: (each.file != path, each.file, each.line, each.column))
+    if len(ordered) <= MOST_PROBLEMS and not cut:
+        return ordered
+    more = Problem(path, 0, "", "", "there are more problems than those above", "correct these first")
+    return [*ordered[:MOST_PROBLEMS], more]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ..records import Record
 
 LONGEST_VALUE = 80
 """Characters of a wrong value shown in a message."""
+LONGEST_TEXT = 500
+"""Characters of a key, a reason or a fix shown in a message."""
+MOST_PROBLEMS = 100
+"""Problems reported at once. Finding the nearest name costs a millisecond, and a file holds 100,000 wrong ones."""
 
 
 class Place(Record):
@@ -35,11 +39,11 @@ class Problem(Record):
 
     def text(self) -> str:
         """``file:line: key: 'value': why; fix: fix``, without the parts that are empty."""
-        parts = [Place(self.file, self.line).text(), self.key]
+        parts = [Place(self.file, self.line).text(), shorten(self.key, LONGEST_TEXT)]
         if self.value:
             parts.append("'" + shorten(self.value) + "'")
-        text = ": ".join(part for part in [*parts, self.why] if part)
-        return f"{text}; fix: {self.fix}" if self.fix else text
+        text = ": ".join(part for part in [*parts, shorten(self.why, LONGEST_TEXT)] if part)
+        return printable(f"{text}; fix: {shorten(self.fix, LONGEST_TEXT)}" if self.fix else text)
 
 
 class ProfileError(Exception):
@@ -53,10 +57,15 @@ class ProfileError(Exception):
 class ReadError(ValueError):
     """A value cannot be understood; raised by readers, which do not know where the value stands."""
 
-    def __init__(self, why: str, fix: str = "") -> None:
+    def __init__(self, why: str, fix: str | Callable[[], str] = "") -> None:
         self.why = why
-        self.fix = fix
+        self._fix = fix
         super().__init__(why)
+
+    @property
+    def fix(self) -> str:
+        """What to write instead; only now looked for when it is a nearest name."""
+        return self._fix if isinstance(self._fix, str) else self._fix()
 
 
 def problem(place: Place, key: str, value: str, why: str, fix: str = "") -> Problem:
@@ -64,10 +73,14 @@ def problem(place: Place, key: str, value: str, why: str, fix: str = "") -> Prob
     return Problem(place.source, place.line, key, value, why, fix, place.column)
 
 
-def shorten(value: str) -> str:
-    """One printable line of at most LONGEST_VALUE characters."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value[: LONGEST_VALUE + 1])
-    return line if len(line) <= LONGEST_VALUE else line[: LONGEST_VALUE - 1] + "…"
+def printable(text: str) -> str:
+    """One line that does nothing to a terminal: what people wrote may hold line ends and escape sequences."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shorten(text: str, most: int = LONGEST_VALUE) -> str:
+    """At most ``most`` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

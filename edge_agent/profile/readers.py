@@ -104,7 +104,7 @@ def choice(what: str, *names: str) -> Callable[[object], str]:
         written = scalar(value).text
         name = written.replace("-", "_")
         if name not in names:
-            raise ReadError(f"unknown {what}", suggest(written, names))
+            raise ReadError(f"unknown {what}", lambda: suggest(written, names))
         return name
 
     return read
@@ -213,7 +213,7 @@ def importance(value: object) -> int:
         return IMPORTANCE[written]
     if written.isascii() and written.isdigit() and len(written) <= 3 and int(written) <= ESSENTIAL:
         return int(written)
-    raise ReadError("unknown importance", suggest(written, IMPORTANCE) + " (or a number from 0 to 100)")
+    raise ReadError("unknown importance", lambda: suggest(written, IMPORTANCE) + " (or a number from 0 to 100)")
 
 
 def signal_number(value: object) -> int:
@@ -229,12 +229,9 @@ def signal_number(value: object) -> int:
             return number
     elif name in signal.Signals.__members__:
         return signal.Signals[name].value
-    raise ReadError(
-        "unknown signal",
-        suggest(name, signal.Signals.__members__)
-        if not written.isdigit()
-        else "write a name such as SIGTERM, or a number from 1 to 64",
-    )
+    if written.isdigit():
+        raise ReadError("unknown signal", "write a name such as SIGTERM, or a number from 1 to 64")
+    raise ReadError("unknown signal", lambda: suggest(name, signal.Signals.__members__))
 
 
 def argv(value: object) -> tuple[str, ...]:

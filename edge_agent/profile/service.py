@@ -167,7 +167,7 @@ def _policy(value: object) -> int:
     written = readers.text(value)
     name = "SCHED_" + written.upper().removeprefix("SCHED_")
     if name not in POLICIES:
-        raise ReadError("unknown scheduler", suggest(name, POLICIES))
+        raise ReadError("unknown scheduler", lambda: suggest(name, POLICIES))
     return POLICIES[name]
 
 
@@ -198,7 +198,7 @@ class Scheduler(Section):
 def _rlimit_name(name: object) -> int:
     plain = str(name).lower().removeprefix("rlimit_")
     if plain not in RLIMITS:
-        raise ReadError("unknown resource limit", suggest(plain, RLIMITS))
+        raise ReadError("unknown resource limit", lambda: suggest(plain, RLIMITS))
     return RLIMITS[plain]
 
 

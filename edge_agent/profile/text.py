@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import yaml
 
-from .problems import Place, Problem, ProfileError, problem
+from .problems import MOST_PROBLEMS, Place, Problem, ProfileError, problem
 from .tree import Leaf, Map, Node, Seq, dotted
 
 MAX_BYTES = 1 << 20
@@ -335,6 +335,8 @@ class _Builder:
             elif frame.key is not None:
                 path.append(frame.key)
         self.problems.append(problem(place, dotted(path), "", why, fix))
+        if len(self.problems) > MOST_PROBLEMS:
+            raise ProfileError(self.problems)
 
     def _stop(self, place: Place, why: str, fix: str) -> NoReturn:
         self._report(place, why, fix)

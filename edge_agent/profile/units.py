@@ -37,7 +37,7 @@ def read_size(text: str) -> int:
     whole, fraction, exponent, unit = _number(text, "size", _SIZE_FIX)
     factor = _SIZE_UNITS.get(unit)
     if factor is None:
-        raise ReadError(f"cannot read size: unknown unit '{unit[:20]}'", _unit_fix(text, unit))
+        raise ReadError(f"cannot read size: unknown unit '{unit[:20]}'", lambda: _unit_fix(text, unit))
     value = _times(whole, fraction, exponent, factor)
     if value > MAX_SIZE:
         raise ReadError("cannot read size: it is more than 2^63-1 bytes", _SIZE_FIX)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from ..records import Record
-from .problems import Place, Problem, ReadError, problem, suggest
+from .problems import MOST_PROBLEMS, Place, Problem, ReadError, problem, suggest
 from .schema import SERVICE_MODELS, Settings
 from .section import NotActedOn, known_keys
 from .tree import Leaf, Map, Path, dotted, find, without
@@ -69,7 +69,7 @@ def validate(layers: Layers) -> Outcome:
     """The settings and all problems.
 
     What is wrong is taken out and the rest validated again: a bad size must not hide an unknown dependency.
-    ``settings`` is None when even that leaves nothing valid.
+    ``settings`` is None when even that leaves nothing valid, or there are more than MOST_PROBLEMS.
     """
     problems: list[Problem] = []
     removed: list[Path] = []
@@ -77,11 +77,15 @@ def validate(layers: Layers) -> Outcome:
         try:
             settings = Settings(layers=layers.trees)  # type: ignore[call-arg]  # taken by the sources
         except ValidationError as error:
-            found = [_translate(layers, details) for details in error.errors(include_url=False, include_input=False)]
+            room = MOST_PROBLEMS - len(problems)
+            details = error.errors(include_url=False, include_input=False)
+            found = [_translate(layers, each) for each in details[:room]]
             misspelt = {(each.key.rpartition(".")[0], each.fix) for _, each in found if each.why == _UNKNOWN}
             for _, each in found:
                 if each not in problems and not _follows(each, removed, misspelt):
                     problems.append(each)
+            if len(details) > room:
+                break
             paths = [path for path, _ in found]
             removed += paths
             layers = layers.without(paths)
