@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0  # seconds for an answer that the agent gives at once
 _CHUNK = 256 * 1024
+_TIMEVAL = struct.Struct("ll")  # struct timeval
 
 
 class NotRunningError(Exception):
@@ -134,7 +136,8 @@ class Client:
 def _connect(path: str, timeout: float) -> socket.socket:
     parent, name = os.path.split(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(timeout)
+    # A socket that does not block gets EAGAIN at once when many others are connecting; SO_SNDTIMEO waits (unix(7)).
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1e6)))
     directory = -1
     try:
         directory = os.open(parent or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,7 +148,7 @@ def _connect(path: str, timeout: float) -> socket.socket:
             raise NotRunningError(path) from None
         if isinstance(error, PermissionError):
             raise AgentError("permission", f"{path} may not be opened by user {os.getuid()}", "use sudo") from None
-        if isinstance(error, TimeoutError):
+        if isinstance(error, BlockingIOError):
             raise AgentError("timeout", "the agent does not accept the connection") from None
         raise AgentError("gone", f"{path}: {error.strerror}") from None
     finally:

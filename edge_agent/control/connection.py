@@ -103,7 +103,7 @@ class Connection:
         return not (self._pending or self._unsent or self._decoder.buffered)
 
     def ready(self, events: int) -> None:
-        """The loop's call: one receive, one request or one send."""
+        """The loop's call: one receive or one send, and a place in the queue for the next request."""
         if events & (ERROR | HANGUP) and not self._mask:
             self.close()
             return
@@ -111,9 +111,9 @@ class Connection:
             self._flush()
         elif not self._decoder.ready and events & (READ | HANGUP | ERROR):
             self._receive()
-        if not self.closed and not self._unsent:
-            self._dispatch()
         self.settle()
+        if self._asks:
+            self._server.enqueue(self)
 
     def send(self, data: bytes) -> None:
         """Send now what the socket takes and keep the rest, never more than one reply above the limit."""
@@ -161,8 +161,15 @@ class Connection:
         else:
             self._ended = True
 
-    def _dispatch(self) -> None:
-        if len(self._pending) >= MAX_PENDING:
+    @property
+    def _asks(self) -> bool:
+        """A request is at hand that may be handled now."""
+        may = not (self.closed or self._unsent or len(self._pending) >= MAX_PENDING)
+        return may and self._decoder.ready
+
+    def dispatch(self) -> None:
+        """The server's call when it is this connection's turn: handle one request."""
+        if not self._asks:
             return
         try:
             frame = self._decoder.pop()
@@ -177,6 +184,7 @@ class Connection:
         request = Request(self, ident, verb, args)
         self._pending.append(request)
         self._server.handler(request)
+        self.settle()
 
     def _flush(self) -> None:
         while self._unsent:
@@ -198,14 +206,13 @@ class Connection:
         """Decide what to wait for next, and until when."""
         if self.closed:
             return
-        full, more = len(self._pending) >= MAX_PENDING, self._decoder.ready
-        if self._ended and not (self._pending or self._unsent or more):
+        if self._ended and not (self._pending or self._unsent or self._decoder.ready):
             self.close()
             return
         stalled = bool(self._unsent)
-        if self._unsent or (more and not full):
+        if self._unsent or self._asks:
             mask = WRITE  # with a request at hand the socket's being writable is the call of the next turn
-        elif full or self._ended:
+        elif self._ended or len(self._pending) >= MAX_PENDING:
             mask = 0  # the kernel reports a hang-up all the same
         else:
             mask = READ

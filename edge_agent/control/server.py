@@ -1,9 +1,9 @@
 """The resident's control socket: who may connect, how much of the agent's time and memory a connection may take.
 
-Nothing here waits. A connection is served one request per turn of the loop, so a flood of requests on one does not
-delay the others or the services. At rest there is no timer; one exists only while some request is incomplete or some
-reply unread. Peers are known by SO_PEERCRED and SO_PEERGROUPS (unix(7), socket(7)): the kernel's word from the moment
-of connect(2), so no recycled pid can deceive.
+Nothing here waits. Each turn of the loop handles one request, the connections in rotation, so a flood of requests
+delays neither other clients for long nor the services. At rest there is no timer; one exists only while some request
+is incomplete or some reply unread. Peers are known by SO_PEERCRED and SO_PEERGROUPS (unix(7), socket(7)): the kernel's
+word from the moment of connect(2), so no recycled pid can deceive.
 
 ``_socket`` is what ``socket`` wraps; the wrapper imports enum and selectors, 0.6 MiB the resident does without.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import _socket
 import os
 import struct
+from collections import deque
 
 from .. import __version__
 from ..host.loop import READ, Loop
@@ -58,6 +59,8 @@ class Server:
         self._hello = wire.pack(wire.hello(version))
         self._connections: dict[int, Connection] = {}
         self._timer_set = False
+        self._queue: deque[Connection] = deque()
+        self._turn = -1
         self._sock = _listen(path, gid)
         self._inode = os.stat(path).st_ino
         self.loop.watch(self._sock.fileno(), READ, self._accept)
@@ -78,6 +81,19 @@ class Server:
         """A connection is closing."""
         self.loop.forget(connection.fd)
         self._connections.pop(connection.fd, None)
+        if connection in self._queue:
+            self._queue.remove(connection)
+
+    def enqueue(self, connection: Connection) -> None:
+        """A connection has a request at hand: the first in the queue is handled, once a turn of the loop.
+
+        The queue makes the rotation: epoll reports descriptors that stay ready in the same order every time.
+        """
+        if connection not in self._queue:
+            self._queue.append(connection)
+        if self._turn != self.loop.wakeups:
+            self._turn = self.loop.wakeups
+            self._queue.popleft().dispatch()
 
     def arm(self, due: float) -> None:
         """A connection has a deadline: look at all of them then. One timer, whatever the number of connections."""
@@ -96,15 +112,18 @@ class Server:
             self.arm(min(later))
 
     def _accept(self, _events: int) -> None:
-        try:
-            fd, _address = _accept(self._sock)
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
-        except OSError:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: the listener stays ready, and watching on would spin
-            self.loop.forget(self._sock.fileno())
-            self.loop.at(self.loop.now() + RETRY, self._resume)
-            return
-        sock = _socket.socket(fileno=fd)
+        for _ in range(MAX_CONNECTIONS):  # many at once: a backlog that is full turns clients away
+            try:
+                fd, _address = _accept(self._sock)
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: the listener stays ready, and watching on would spin
+                self.loop.forget(self._sock.fileno())
+                self.loop.at(self.loop.now() + RETRY, self._resume)
+                return
+            self._admit(_socket.socket(fileno=fd))
+
+    def _admit(self, sock: _socket.socket) -> None:
         sock.setblocking(False)
         try:
             credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -119,7 +138,7 @@ class Server:
             sock.close()
             return
         connection = Connection(self, sock, peer, privileged=privileged)
-        self._connections[fd] = connection
+        self._connections[connection.fd] = connection
         connection.send(self._hello)
         connection.settle()
 

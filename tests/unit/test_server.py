@@ -180,6 +180,36 @@ def test_many_requests_at_once_are_answered_one_per_turn(rig: Rig) -> None:
     assert rig.quiet()
 
 
+def test_a_flood_delays_others_by_one_request_of_each(rig: Rig) -> None:
+    flooders = [rig.connect() for _ in range(10)]
+    rig.turns()
+    for peer in flooders:
+        peer.sock.send(b"".join(wire.pack(wire.request(i, "status", {})) for i in range(50)))
+    rig.turns(30)
+    honest = rig.connect()
+    honest.sock.send(wire.pack(wire.request(1, "plan", {})))
+    before = len(rig.requests)
+    while "plan" not in [request.verb for request in rig.requests]:
+        rig.turns(1)
+    assert len(rig.requests) - before <= len(flooders) + 4  # and the turns to accept and to read
+    rig.turns(500)
+    assert len(rig.requests) == 501
+    assert rig.quiet()
+
+
+def test_a_queued_connection_may_vanish(rig: Rig) -> None:
+    peers = [rig.connect() for _ in range(5)]
+    rig.turns()
+    for peer in peers:
+        peer.sock.send(wire.pack(wire.request(1, "status", {})) * 5)
+    rig.turns(2)
+    for peer in peers[:4]:
+        peer.sock.close()
+    rig.turns(50)
+    assert len(peers[4].read()) == 6
+    assert rig.quiet()
+
+
 def test_late_answers_come_in_any_order(rig: Rig) -> None:
     rig.handler = keep
     peer = rig.connect()
