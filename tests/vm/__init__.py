@@ -1,1 +1,1 @@
-"""The virtual machine lab: real systemd and cgroups v2 for the tests, on any machine that runs QEMU. See README.md."""
+"""The virtual machine lab: real systemd and cgroups v2 for tests, wherever QEMU runs. See README.md."""
