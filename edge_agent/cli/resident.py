@@ -43,8 +43,13 @@ def run_compiled(words: Sequence[str], environ: Mapping[str, str]) -> None:
     place = cgroup_place(options.get("--enforcement", "auto"), variables)
     if place is None:
         return
+    device = ""
+    if place:
+        from ..host.facts import gather  # some 20 ms, needed only where io.max can be written
+
+        device = gather(data_dir=directories.data).io_device
     arguments = ["--plan", os.path.abspath(options["--plan"])]
-    execute(directories, arguments, enforcement=options.get("--enforcement"), cgroup_path=place)
+    execute(directories, arguments, enforcement=options.get("--enforcement"), cgroup_path=place, io_device=device)
 
 
 def cgroup_place(enforcement: str, environ: Mapping[str, str]) -> str | None:
