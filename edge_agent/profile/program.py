@@ -43,6 +43,7 @@ class Program:
         self.environ = environ
         self.system = system
         self.report = report
+        self.own_account = system.own_account()
 
     def service(self, name: str, service: Service, runs: bool) -> model.Service:
         """The service, its memory and cpu left to the budget. Problems go to ``report``."""
@@ -82,7 +83,7 @@ class Program:
 
     def _account(self, path: Path, service: Service) -> Account:
         if service.user is None:
-            return self.system.own_account()
+            return self.own_account
         account = self.system.account(service.user)
         if account is not None:
             return account
@@ -96,7 +97,7 @@ class Program:
             self.report((*path, "user"), "this number has no account, so its group is unknown", "add group:")
         else:
             return Account("", int(service.user), 0, (), "/")
-        return self.system.own_account()
+        return self.own_account
 
     def _group(self, path: Path, service: Service) -> int | None:
         if service.group is None:
