@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. ``argv`` without the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words and words[0].startswith("--plan"):
+        if any(word.startswith("--plan") for word in words):
             from . import resident
 
             resident.run_compiled(words, os.environ)  # returns only when the long way must be taken

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 
-from ..admission import BudgetError
 from ..codec import pack_plan, unpack_plan
 from ..demand import Facts
-from ..enforcement import EnforcementError, predict, predict_total
+from ..enforcement import predict, predict_total
 from ..model import Plan
 from ..profile.directories import variable
-from ..profile.problems import ProfileError
 from . import compiling, exits, resident, scope, selection
 from .context import CommandError, Context, complain, say
 from .failures import explain
@@ -56,7 +54,7 @@ def _start(context: Context, options: argparse.Namespace) -> int:
     degraded = ""
     try:
         plan = _plan(context, options, facts)
-    except (ProfileError, BudgetError, EnforcementError) as error:
+    except Exception as error:  # whatever it is, even our own mistake: see _last_known_good
         plan, degraded = _last_known_good(context, options, error)
     if note:
         complain([note])
@@ -82,12 +80,17 @@ def _plan(context: Context, options: argparse.Namespace, facts: Facts) -> Plan:
 
 
 def _last_known_good(context: Context, options: argparse.Namespace, error: Exception) -> tuple[Plan, str]:
-    """The committed plan and why it runs instead. Raises ``error`` when a person waits, or when there is none."""
+    """The committed plan and why it runs instead. Raises ``error`` when a person waits, or when there is none.
+
+    At boot nobody reads a traceback, so an error that is this program's own fault leads here as well.
+    """
+    if options.plan:
+        raise error
     chosen = selection.choose(context, options)
     plan = None if chosen.typed else selection.committed(context)
     if plan is None:
         raise error
-    _code, lines = explain(context, error)
+    lines = explain(context, error)[1] or [f"cannot compile the profile: {type(error).__name__}: {error}"]
     degraded = f"{chosen.config or chosen.name} is not usable: {lines[0]}"
     if len(lines) > 1:
         degraded += f" (and {len(lines) - 1} more)"
@@ -97,7 +100,11 @@ def _last_known_good(context: Context, options: argparse.Namespace, error: Excep
 
 
 def control_gid(context: Context, options: argparse.Namespace) -> int | None:
-    """The group of the control socket by flag or EDGE_AGENT_CONTROL_GROUP. Raises CommandError for an unknown one."""
+    """The group of the control socket, by flag or EDGE_AGENT_CONTROL_GROUP.
+
+    Raises CommandError when the one that was typed does not exist; one that was found is complained about, because the
+    services matter more than who may ask for their status.
+    """
     name = options.control_group or variable(context.environ, "CONTROL_GROUP")[0]
     if not name:
         return None
@@ -108,7 +115,8 @@ def control_gid(context: Context, options: argparse.Namespace) -> int | None:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise CommandError(
-            exits.CONFIGURATION,
-            f"cannot use group {name!r}: there is none; fix: `addgroup --system {name}`, or give its number",
-        ) from None
+        problem = f"cannot let group {name!r} use the control socket: there is none; fix: `addgroup --system {name}`"
+    if options.control_group:
+        raise CommandError(exits.CONFIGURATION, problem)
+    complain([problem])
+    return None

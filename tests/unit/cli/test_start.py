@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.cli import exits
+from edge_agent.cli import compiling, exits
 from edge_agent.codec import pack_plan, unpack_plan
 
 from .fakes import (
@@ -74,6 +74,24 @@ def test_a_broken_profile_at_boot_runs_the_last_known_good_plan(
     assert typed.code in (exits.CONFIGURATION, exits.BUDGET)
 
 
+@pytest.mark.usefixtures("execute")
+def test_our_own_mistake_at_boot_does_not_keep_a_device_dark(
+    run: Run, profile: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_selection(*_: object) -> None:
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setattr(compiling, "compile_selection", compile_selection)
+    good = plan("p", "kept")._replace(source=str(profile))
+    (home / "data" / "plan").write_bytes(pack_plan(good))
+    with pytest.raises(Executed) as caught:
+        run()
+    assert caught.value.plan() == good
+    assert "ZeroDivisionError: of all things" in caught.value.options()["degraded"]
+    with pytest.raises(ZeroDivisionError):
+        run("--config", str(profile))
+
+
 def test_a_broken_profile_at_boot_without_a_plan_is_an_error(
     run: Run, profile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,10 +119,24 @@ def test_a_torn_choice_is_no_choice(run: Run, home: Path) -> None:
         run()
 
 
-def test_an_unknown_control_group(run: Run, profile: Path) -> None:
+@pytest.mark.usefixtures("execute")
+def test_an_unknown_control_group(run: Run, profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("--config", str(profile), "--control-group", "no-such-group-here")
     assert result.code == exits.CONFIGURATION
     assert "addgroup" in result.err
+    monkeypatch.setenv("EDGE_AGENT_CONTROL_GROUP", "no-such-group-here")
+    with pytest.raises(Executed) as caught:  # at boot the services matter more
+        run("--config", str(profile))
+    assert "control-gid" not in caught.value.options()
+
+
+@pytest.mark.usefixtures("execute")
+def test_a_bad_plan_file_is_an_error_even_with_a_last_known_good_plan(run: Run, home: Path) -> None:
+    (home / "data" / "plan").write_bytes(pack_plan(plan()))
+    (home / "a.plan").write_bytes(b"torn")
+    result = run("--verbose", "--plan", str(home / "a.plan"))
+    assert result.code == exits.CONFIGURATION
+    assert "the plan is not usable" in result.err
 
 
 @pytest.mark.usefixtures("execute")
