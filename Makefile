@@ -2,26 +2,53 @@
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check --no-input
 PROFILE ?= edge
 
-.PHONY: run test lint unit clean
+.PHONY: run test check unit vm bench clean
 
+# Run the agent in the foreground; Ctrl-C stops everything. PROFILE=... chooses another profile.
 run: $(VENV)/.run
 	@exec $(BIN)/edge-agent --profile $(PROFILE)
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+# Everything: style, types, layers, then all tests, those on a real kernel in a virtual machine included.
+test: $(VENV)/.test
+	sh tests/install
+	sh tests/vm/install
+	$(MAKE) check
+	$(BIN)/pytest
 
-$(VENV)/.run: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check wheel
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e .
-	@touch $@
+# What needs no running: seconds.
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-$(VENV)/.test: $(VENV)/.run pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[test]'
-	@touch $@
+# Without processes, kernels and machines: for the loop of editing.
+unit: $(VENV)/.test
+	$(BIN)/pytest tests/unit tests/property tests/fuzz
+
+# Only what runs in the virtual machine.
+vm: $(VENV)/.test
+	sh tests/vm/install
+	$(BIN)/pytest tests/vm
 
 # Beside supervisord, circusd, runit and s6: benchmarks/README.md.
-.PHONY: bench
-bench:
+bench: $(VENV)/.run
 	@benchmarks/run
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(BIN)/python pyproject.toml
+	$(PIP) install wheel 'setuptools>=66'
+	$(PIP) install --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(PIP) install --no-build-isolation --editable '.[test]'
+	@touch $@

@@ -20,8 +20,8 @@ SPIN = "[/bin/sh, -c, 'while :; do :; done', MARK]"
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    yield from harness.node(tmp_path)
+def node() -> Iterator[Node]:
+    yield from harness.node()
 
 
 def eat(mib: int) -> str:

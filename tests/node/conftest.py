@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,6 +10,6 @@ from . import harness
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[harness.Node]:
+def node() -> Iterator[harness.Node]:
     """An agent's directories; the agent itself is started by the test."""
-    yield from harness.node(tmp_path)
+    yield from harness.node()

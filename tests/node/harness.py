@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -189,8 +191,11 @@ class Node:
             cursor = answer["cursor"]
 
 
-def node(tmp_path: Path) -> Iterator[Node]:
-    """A fixture's body."""
-    made = Node(tmp_path)
+def node() -> Iterator[Node]:
+    """A fixture's body. The directory is one that services of other users can reach, as /run is; pytest's are not."""
+    root = Path(tempfile.mkdtemp(prefix="edge-agent-test-"))
+    root.chmod(0o755)
+    made = Node(root)
     yield made
     made.close()
+    shutil.rmtree(root)

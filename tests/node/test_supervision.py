@@ -246,26 +246,3 @@ def test_over_its_limit_without_a_controller_it_is_restarted_and_said(node: Node
     node.until_state("quarantined", "greedy")
     assert "its limit is 40.0 MiB" in node.service("greedy")["last_exit"]["text"]
     assert node.states()["modest"] == "ready"
-
-
-def test_at_rest_the_agent_does_not_wake(node: Node) -> None:
-    profile = node.profile("""
-        deployment: {enforcement: none}
-        services:
-          a: {command: [/bin/sleep, "1000"]}
-          b: {command: [/bin/sleep, "1000"], depends_on: [a]}
-    """)
-    node.start("--config", profile)
-    node.until_state("ready")
-    pid = node.status()["agent"]["pid"]
-    threads = list(Path(f"/proc/{pid}/task").iterdir())
-    assert len(threads) == 1
-
-    def switches() -> int:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("voluntary_ctxt")))
-
-    time.sleep(0.5)
-    before = switches()
-    time.sleep(5)
-    assert switches() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -21,8 +23,8 @@ WEB = m.Service(
     ioprio=(2, 4),
     rlimits=((7, 1024, -1),),
 )
-DB = m.Service("db", ("/bin/db",))
-PLAN = m.Plan("edge", "/etc/edge.yaml", 100, 1000, 10, 0, (DB, WEB), notes=("said",))
+DB: Any = m.Service("db", ("/bin/db",))
+PLAN: Any = m.Plan("edge", "/etc/edge.yaml", 100, 1000, 10, 0, (DB, WEB), notes=("said",))
 
 
 def test_a_plan_comes_back() -> None:
@@ -57,7 +59,7 @@ def test_a_unit_comes_back() -> None:
         (PLAN._replace(services=(DB._replace(ioprio=(1, 2, 3)),)), "3 items instead of 2"),
     ],
 )
-def test_a_plan_that_cannot_be_run_is_refused(plan: m.Plan, why: str) -> None:
+def test_a_plan_that_cannot_be_run_is_refused(plan: Any, why: str) -> None:
     with pytest.raises(codec.PlanError, match=why.replace("(", r"\(").replace("[", r"\[")):
         codec.unpack_plan(codec.pack(plan))
 

@@ -46,7 +46,12 @@ def test_a_descriptor_forgotten_by_another_callback_is_not_called() -> None:
     for read, write in pipes:
         os.write(write, b"x")
         other = next(fd for fd, _ in pipes if fd != read)
-        loop.watch(read, READ, lambda _events, read=read, other=other: (seen.append(read), loop.forget(other)))  # type: ignore[misc]
+
+        def first_come(_events: int, read: int = read, other: int = other) -> None:
+            seen.append(read)
+            loop.forget(other)
+
+        loop.watch(read, READ, first_come)
     loop.turn(0)
     assert len(seen) == 1
     for ends in pipes:
