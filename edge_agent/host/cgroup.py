@@ -1,7 +1,8 @@
-"""Containment by cgroups v2: ``<root>/agent`` holds this process, ``<root>/services/<NAME>`` each service.
+"""Containment by cgroups v2: ``<root>/services/<NAME>`` for each service; the total is on ``services``.
 
 ``root`` is a directory delegated to the agent (``hierarchy.find``). Of its own attributes only cgroup.subtree_control
-is written, as https://systemd.io/CGROUP_DELEGATION allows; the total is on ``services``.
+is written, as https://systemd.io/CGROUP_DELEGATION allows. When this process itself is in ``root`` it moves to
+``<root>/agent``, as a cgroup with processes cannot hand controllers down; when it is elsewhere it stays there.
 """
 
 from __future__ import annotations
@@ -51,12 +52,13 @@ class CgroupContainment:
         self._services: Cgroup
 
     def open(self) -> None:
-        """Move this process into agent/ and hand the controllers down to services/. Raises OSError."""
+        """Get out of the way if need be, and hand the controllers down to services/. Raises OSError."""
         self._root = Cgroup(self._path)
-        agent = self._root.make(AGENT)
         self._services = self._root.make(SERVICES)
-        _move_in(agent)  # first: a cgroup with processes in it cannot hand controllers down
-        agent.close()
+        if os.getpid() in self._root.own_procs():
+            agent = self._root.make(AGENT)
+            _move_in(agent)
+            agent.close()
         available = self._root.controllers
         for controller in held.CONTROLLERS:
             if controller not in available:
@@ -196,7 +198,7 @@ class CgroupContainment:
         return pid in self.members(name)
 
     def close(self, *, remove: bool) -> None:
-        """With ``remove``, also undo ``open``: this process goes back to ``root``. A second call does nothing."""
+        """With ``remove``, also undo ``open``: this process goes back to where it was. A second call does nothing."""
         if self._root.fd < 0:
             return
         for name in list(self._held):
@@ -215,8 +217,12 @@ class CgroupContainment:
         try:
             for controller in self._root.subtree_control:
                 self._root.disable(controller)
-            _move_in(self._root)
-            self._root.remove(AGENT)
+            agent = self._root.child(AGENT)
+            if agent is not None:
+                if os.getpid() in agent.own_procs():
+                    _move_in(self._root)
+                agent.close()
+                self._root.remove(AGENT)
         except OSError:
             pass  # systemd removes the unit's cgroup with all in it once the process has ended
 

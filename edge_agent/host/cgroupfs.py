@@ -104,12 +104,16 @@ class Cgroup:
         """cgroup.procs, open for writing: whoever writes b"0" moves in. Raises OSError."""
         return os.open(b"cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
 
+    def own_procs(self) -> list[int]:
+        """Processes in this very cgroup."""
+        try:
+            return [int(line) for line in self.get_property(b"cgroup.procs").split()]
+        except OSError:  # gone, or threaded (EOPNOTSUPP): then its processes are listed further up
+            return []
+
     def procs(self) -> list[int]:
         """Processes in this cgroup and in all below it."""
-        try:
-            found = [int(line) for line in self.get_property(b"cgroup.procs").split()]
-        except OSError:  # gone, or threaded (EOPNOTSUPP): then its processes are listed further up
-            found = []
+        found = self.own_procs()
         for name in self.children():
             below = self.child(name)
             if below is not None:

@@ -37,9 +37,7 @@ IOPRIO_SET = {
 }
 """Numbers of ioprio_set(2), which the C library does not wrap, by ``uname -m``."""
 
-_changed_signals: list[
-    int
-] = []  # whose disposition is not the default in this process, found at the first launch
+_changed_signals: list[int] = []  # whose disposition is not the default in this process, found at the first launch
 _PERMISSION = (errno.EPERM, errno.EACCES)
 
 
@@ -94,9 +92,7 @@ def launch(
     except OSError as error:
         for fd in opened:
             os.close(fd)
-        raise LaunchError(
-            f"cannot fork for {service.name}: {error.strerror}; {_fork_fix(error.errno)}"
-        ) from None
+        raise LaunchError(f"cannot fork for {service.name}: {error.strerror}; {_fork_fix(error.errno)}") from None
     os.close(release_read)
     os.close(error_write)
     os.set_blocking(error_read, False)
@@ -221,9 +217,7 @@ def _child(
         if chroot is not None:
             _try(f"change root to {chroot}", "create that directory", os.chroot, chroot)
         _take_identity(service)
-        _try(
-            f"enter its directory {service.cwd}", "create it, or give its user access", os.chdir, service.cwd
-        )
+        _try(f"enter its directory {service.cwd}", "create it, or give its user access", os.chdir, service.cwd)
         environment = _environment(service, env_extra, notify_path)
         if os.read(release_fd, 1):
             _execute(service.argv, environment)
@@ -272,9 +266,7 @@ def _take_attributes(service: Service) -> None:
     # The agent's own value is inherited; it is usually low, and a service must not have it.
     score = str(service.oom_score_adj)
     _wish(f"set oom_score_adj {score}" if score != "0" else "", _write, "/proc/self/oom_score_adj", score)
-    _wish(
-        f"set nice {service.nice}" if service.nice else "", os.setpriority, os.PRIO_PROCESS, 0, service.nice
-    )
+    _wish(f"set nice {service.nice}" if service.nice else "", os.setpriority, os.PRIO_PROCESS, 0, service.nice)
     if service.nice:
         # sched(7): setsid has made an autogroup; where no cpu controller weighs services, its nice value counts.
         try:
@@ -335,9 +327,7 @@ def _take_identity(service: Service) -> None:
         _try(f"become user {service.uid}", fix, os.setresuid, service.uid, service.uid, service.uid)
 
 
-def _environment(
-    service: Service, extra: tuple[tuple[str, str], ...], notify_path: str | None
-) -> dict[str, str]:
+def _environment(service: Service, extra: tuple[tuple[str, str], ...], notify_path: str | None) -> dict[str, str]:
     environment = {"PATH": DEFAULT_PATH}
     environment.update(service.env)
     environment.update(extra)

@@ -16,7 +16,7 @@ from edge_agent.host.cgroupfs import Cgroup
 from edge_agent.host.containment import ENFORCED, MACHINE, NOT_ENFORCED, OWN, TOTAL
 from edge_agent.host.limits import PAGE
 from edge_agent.model import Limits, Service
-from tests.contract.places import PATIENCE, SLEEP, RealPlaces, wait_until
+from tests.contract.places import PATIENCE, SLEEP, RealPlaces, new_cgroup, wait_until, why_no_cgroup
 
 MIB = 1 << 20
 HOG = (  # takes argv[1] MiB and stays
@@ -242,9 +242,38 @@ def test_one_that_vanishes_does_not_hide_its_siblings(cgroups: RealPlaces) -> No
         containment.entry("one")
 
 
-def test_the_agent_sits_in_its_own_cgroup(cgroups: RealPlaces) -> None:
-    _opened(cgroups)
-    assert Path("/proc/self/cgroup").read_text(encoding="ascii").strip().endswith("/agent")
+def _own_cgroup() -> Path:
+    own = Path("/proc/self/cgroup").read_text(encoding="ascii").strip().removeprefix("0::")
+    return Path("/sys/fs/cgroup", own.lstrip("/"))
+
+
+def test_an_agent_in_the_way_moves_aside_and_back() -> None:
+    """As under systemd before 254, which starts it in the unit's cgroup itself; hence a fixture of its own."""
+    reason = why_no_cgroup()
+    if reason:
+        pytest.skip(reason)
+    home, root = _own_cgroup(), new_cgroup()
+    (root / "cgroup.procs").write_text("0", encoding="ascii")
+    try:
+        for _ in range(2):  # again, as after executing itself anew
+            containment = CgroupContainment(str(root))
+            containment.open()
+            assert _own_cgroup() == root / "agent"
+            assert {"cpu", "memory", "pids"} & set(containment.missing) == set()
+        containment.prepare(Service("one", SLEEP))
+        containment.close(remove=True)
+        assert _own_cgroup() == root
+        assert [entry.name for entry in root.iterdir() if entry.is_dir()] == []
+    finally:
+        (home / "cgroup.procs").write_text("0", encoding="ascii")
+        root.rmdir()
+
+
+def test_an_agent_elsewhere_stays_there(cgroups: RealPlaces) -> None:
+    home = _own_cgroup()
+    containment = _opened(cgroups)
+    assert _own_cgroup() == home
+    assert not Path(containment._path, "agent").exists()
 
 
 def test_twenty_launches_into_cgroups(cgroups: RealPlaces, capsys: pytest.CaptureFixture[str]) -> None:
