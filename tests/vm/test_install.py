@@ -60,7 +60,7 @@ def test_what_is_missing_is_installed_and_nothing_else(root: Host) -> None:
 
 
 def test_the_package_lists_are_updated_when_the_first_attempt_fails(root: Host) -> None:
-    root.add_apt(f"case $1 in update) touch {root.bin}/updated ;; *) [ -e {root.bin}/updated ] ;; esac")
+    root.add_apt(f"case $1 in update) : >{root.bin}/updated ;; *) [ -e {root.bin}/updated ] ;; esac")
     done = root.install()
     assert done.returncode == 0, done.stderr
     assert [call.split()[0] for call in root.calls.read_text().splitlines()] == ["install", "update", "install"]
