@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -147,6 +148,7 @@ def _timings(
 def main() -> int:
     """Run, print, write JSON."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that what was started is ended
     began = time.monotonic()
     markers = count(random.randrange(1_000, 9_000) * 1_000)  # noqa: S311 only to tell runs apart
     only = set(arguments.only or [kind.name for kind in RESTING])

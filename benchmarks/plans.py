@@ -53,6 +53,8 @@ def measure(cache: Path, environment: Mapping[str, str], repetitions: int, sizes
     bin_ = cache / "agent" / "bin"
     times: Times = {size: {part: [] for part in PARTS} for size in sizes}
     with tempfile.TemporaryDirectory(prefix="bench.") as directory:
+        places = {f"EDGE_AGENT_{name}_DIR": f"{directory}/{name}" for name in ("CONFIG", "DATA", "LOG", "RUN")}
+        environment = {**environment, **places}
         files = {size: Path(directory, f"{size}.yaml") for size in sizes}
         for size, file in files.items():
             file.write_text(profile(size))
