@@ -40,6 +40,8 @@ def recover(records: dict[str, Unit], containment: Containment, plan: Plan, now:
         if unit.state not in LIVE or unit.state == KILLING:
             continue
         pidfd = process.open_pidfd(unit.pid, unit.started) if unit.pid else -1
+        if pidfd >= 0:  # it may have been released and not have joined its cgroup, or executed its program, yet
+            containment.track(name, unit.pid, unit.started)
         if pidfd >= 0 and containment.owns(name, unit.pid):
             pidfds[name] = pidfd
             said.append(f"adopted {name}, pid {unit.pid}")

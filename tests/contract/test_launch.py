@@ -305,3 +305,29 @@ def test_twenty_launches_are_quick() -> None:
         os.close(child.pidfd)
     os.close(null)
     assert took < 2.0
+
+
+def test_the_next_agent_can_own_a_child_that_has_not_executed_yet(real: RealPlaces) -> None:
+    """The agent died after the release, before execve or even before the child joined: its identity is on record."""
+    first = real.containment()
+    service = Service("young", SLEEP)
+    first.prepare(service)
+    child = real.launch(first, service)
+    second = real.containment()
+    second.track("young", child.pid, child.started)
+    assert second.owns("young", child.pid)
+    assert second.populated("young")
+    assert second.members("young") == [child.pid]
+    process.release(child)
+    assert select.select([child.error_fd], [], [], PATIENCE)[0]
+    assert process.read_error(child.error_fd) == ""
+    assert second.members("young") == [child.pid]
+    third = real.containment()
+    third.track("young", child.pid, child.started + 1)
+    second.kill("young")
+    assert select.select([child.pidfd], [], [], PATIENCE)[0]
+    assert process.reap(child.pid) == -signal.SIGKILL
+    assert not second.owns("young", child.pid)
+    assert not third.populated("young")
+    os.close(child.error_fd)
+    os.close(child.pidfd)
