@@ -8,6 +8,7 @@ leader is among them, as every main process is one (setsid(2) in ``host.process`
 from __future__ import annotations
 
 import os
+import time
 
 from ..host import process
 from ..lifecycle import KILLING, LIVE, OFF, READY, STARTING, Unit
@@ -17,6 +18,9 @@ from ..records import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..host.containment import Containment
+
+PATIENCE = 2.0
+"""Seconds for a released process to execute its program."""
 
 
 class Found(Record):
@@ -40,9 +44,7 @@ def recover(records: dict[str, Unit], containment: Containment, plan: Plan, now:
         if unit.state not in LIVE or unit.state == KILLING:
             continue
         pidfd = process.open_pidfd(unit.pid, unit.started) if unit.pid else -1
-        if pidfd >= 0:  # it may have been released and not have joined its cgroup, or executed its program, yet
-            containment.track(name, unit.pid, unit.started)
-        if pidfd >= 0 and containment.owns(name, unit.pid):
+        if pidfd >= 0 and _ours(name, unit, containment):
             pidfds[name] = pidfd
             said.append(f"adopted {name}, pid {unit.pid}")
             continue
@@ -65,6 +67,34 @@ def recover(records: dict[str, Unit], containment: Containment, plan: Plan, now:
         else:
             said.append(f"ends {len(members)} processes of {name}: no record tells what they are")
     return Found(units, pidfds, dead, tuple(said))
+
+
+def _ours(name: str, unit: Unit, containment: Containment) -> bool:
+    """Is the process on record, alive with its pid and start time, really the service's?
+
+    Besides what the containment owns there are two: a process that was released just before the agent died, and is
+    still that agent's fork for some milliseconds; and, where nothing but its environment marks a process, one that
+    wrote its title over its environment, as nginx, redis and postgres do. ``launch`` made it the leader of a session.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        fields = process.read_stat(unit.pid)
+        if fields is None or int(fields[19]) != unit.started:
+            return False
+        if containment.owns(name, unit.pid):
+            return True
+        if containment.kind == "tree" and int(fields[3]) == unit.pid:
+            return True
+        if _program(unit.pid) != _program(os.getpid()) or time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+
+
+def _program(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
 
 
 def _rebuild(
