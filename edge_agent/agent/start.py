@@ -24,6 +24,8 @@ from .verbs import Verbs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from ..host.containment import Containment
 
 OPTIONS = {
@@ -48,10 +50,18 @@ def main(argv: list[str]) -> None:
     """Run the agent until it is told to stop. Exits 0 after an orderly end, 1 when it cannot start."""
     try:
         resident = Resident(_options(argv), argv)
-    except (StartError, LockedError, codec.PlanError, OSError) as error:
-        os.write(2, f"edge-agent: {error}\n".encode())
-        sys.exit(1)
+    except (StartError, LockedError) as error:
+        _end(str(error))
+    except codec.PlanError as error:
+        _end(f"cannot run the plan: {error}; fix: compile it again with this version")
+    except OSError as error:
+        _end(f"cannot start: {error.filename or 'a system call'}: {error.strerror}; fix: see `edge-agent check`")
     resident.run()
+
+
+def _end(said: str) -> NoReturn:
+    os.write(2, f"edge-agent: {said}\n".encode())
+    sys.exit(1)
 
 
 def _options(argv: list[str]) -> dict[str, str]:

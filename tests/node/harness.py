@@ -103,18 +103,29 @@ class Node:
         """Start the agent in the foreground of a process of ours, and wait until it answers."""
         self._spawn([*CLI, *map(str, words)])
 
-    def run_plan(self, plan: Path, *words: str) -> None:
-        """Start the resident alone, as its front end would execute it."""
+    def run_plan(self, plan: Path, cgroup: Path | None = None) -> None:
+        """Start the resident alone, as its front end would execute it, in ``cgroup`` if one is given."""
         directories = ["--run-dir", self.run_dir, "--data-dir", self.data_dir, "--log-dir", self.log_dir]
-        self._spawn(command(["--plan", str(plan), *map(str, directories), *words]))
+        self._spawn(command(["--plan", str(plan), *map(str, directories)]), cgroup)
 
-    def _spawn(self, argv: list[str]) -> None:
+    def _spawn(self, argv: list[str], cgroup: Path | None = None) -> None:
+        def join() -> None:
+            if cgroup is not None:
+                (cgroup / "cgroup.procs").write_text("0")
+
         output = (self.root / "output").open("ab")
         with output:
             self.process = subprocess.Popen(
-                argv, env=self.environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+                argv, env=self.environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, preexec_fn=join
             )
         until(self.answers, "the agent answers")
+
+    def services_cgroup(self) -> Path:
+        """The directory that carries the total, by what the kernel says of the agent."""
+        agent = self.status()["agent"]["pid"]
+        own = Path(f"/proc/{agent}/cgroup").read_text().strip().removeprefix("0::")
+        assert own.endswith("/agent")
+        return Path("/sys/fs/cgroup" + own).parent / "services"
 
     def answers(self) -> bool:
         """Whether an agent answers now."""

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,18 +44,24 @@ def identities(node: Node) -> dict[str, tuple[int, int | None]]:
 
 def test_killed_at_random_moments_it_restarts_nothing_doubles_nothing_orphans_nothing(node: Node) -> None:
     """TRIES times: kill -9 of the agent at a random moment, sometimes of services as well, sometimes while starting."""
-    rng = random.Random(20)
-    plan = twenty(node, os.environ.get("EDGE_AGENT_TEST_ENFORCEMENT", "sampling"))
+    plan = twenty(node, "sampling")
     node.run_plan(plan)
+    kill_again_and_again(node, lambda: node.run_plan(plan), TRIES)
+    assert node.stop() == 0
+    assert not with_argument(node.number)
+
+
+def kill_again_and_again(node: Node, start: Callable[[], None], tries: int) -> None:
+    """The body for every kind of containment; the agent runs already, and does at the end."""
+    rng = random.Random(20)
     node.until_state("ready")
-    for turn in range(TRIES):
+    for turn in range(tries):
         before = identities(node)
+        victims: list[str] = []
         if rng.random() < 0.2:  # the agent dies while it is bringing services back
             victims = rng.sample(sorted(before), 3)
             for name in victims:
                 os.kill(before[name][0], signal.SIGKILL)
-        else:
-            victims = []
         if rng.random() < 0.5:
             until_moment(rng.random() * 0.25)
         node.kill()
@@ -62,7 +69,7 @@ def test_killed_at_random_moments_it_restarts_nothing_doubles_nothing_orphans_no
             name = rng.choice(sorted(set(before) - set(victims)))
             os.kill(before[name][0], signal.SIGKILL)
             victims.append(name)
-        node.run_plan(plan)
+        start()
         node.until_state("ready")
         after = identities(node)
         assert len(after) == 20, turn
@@ -70,8 +77,6 @@ def test_killed_at_random_moments_it_restarts_nothing_doubles_nothing_orphans_no
             if name not in victims:
                 assert after[name] == identity, f"turn {turn}: {name} was restarted though it had not died"
         assert with_argument(node.number) == sorted(pid for pid, _ in after.values()), f"turn {turn}: doubled, orphaned"
-    assert node.stop() == 0
-    assert not with_argument(node.number)
 
 
 def until_moment(seconds: float) -> None:

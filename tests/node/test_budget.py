@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
-import pytest
-
-from .harness import Node
+from .harness import node
 
 MIB = 1024  # in KiB, as smaps_rollup counts
-BUDGET = {"none": 10 * MIB, "sampling": 14 * MIB}
 WHOLE = 45 * MIB
+IDLE = """
+    deployment: {enforcement: none}
+    services:
+      a: {command: [/bin/sleep, "1000"]}
+      b: {command: [/bin/sleep, "1000"], depends_on: [a]}
+      c: {command: [/bin/sleep, "1000"], depends_on: [b]}
+"""
 
 
 def rollup(pid: int) -> dict[str, int]:
@@ -29,36 +34,27 @@ def switches(pid: int) -> int:
     return total
 
 
-@pytest.mark.parametrize("enforcement", ["none", "sampling"])
-def test_the_edge_profile_stays_inside_its_memory(node: Node, enforcement: str) -> None:
-    node.start("--profile", "edge", "--enforcement", enforcement)
-    node.until_state("ready")
-    pids = node.pids()
-    agent = node.status()["agent"]["pid"]
-    time.sleep(60)
-    own = rollup(agent)
-    whole = own["Pss"] + sum(rollup(pid)["Pss"] for pid in pids.values())
-    print(
-        f"\n{enforcement}: resident PSS {own['Pss']} KiB (Private_Dirty {own['Private_Dirty']}, RSS {own['Rss']}), "
-        f"with its services {whole} KiB"
-    )
-    assert own["Pss"] <= BUDGET[enforcement]
-    assert whole <= WHOLE
-    assert len(list(Path(f"/proc/{agent}/task").iterdir())) == 1
-
-
-def test_without_health_checks_a_minute_passes_without_a_wakeup(node: Node) -> None:
-    profile = node.profile("""
-        deployment: {enforcement: none}
-        services:
-          a: {command: [/bin/sleep, "1000"]}
-          b: {command: [/bin/sleep, "1000"], depends_on: [a]}
-          c: {command: [/bin/sleep, "1000"], depends_on: [b]}
-    """)
-    node.start("--config", profile)
-    node.until_state("ready")
-    agent = node.status()["agent"]["pid"]
-    time.sleep(1)
-    before = switches(agent)
-    time.sleep(60)
-    assert switches(agent) - before == 0
+def test_the_edge_profile_stays_inside_its_memory_and_without_checks_nothing_wakes() -> None:
+    """Three agents at once, for a minute: edge without enforcement, edge sampled, sleeps without health checks."""
+    with contextlib.ExitStack() as stack:
+        none, sampling, idle = (stack.enter_context(contextlib.contextmanager(node)()) for _ in range(3))
+        none.start("--profile", "edge", "--enforcement", "none")
+        sampling.start("--profile", "edge", "--enforcement", "sampling")
+        idle.start("--config", idle.profile(IDLE))
+        for one in (none, sampling, idle):
+            one.until_state("ready")
+        agents = {one: one.status()["agent"]["pid"] for one in (none, sampling, idle)}
+        time.sleep(1)
+        before = switches(agents[idle])
+        time.sleep(60)
+        assert switches(agents[idle]) == before
+        for one, budget in ((none, 10 * MIB), (sampling, 14 * MIB)):
+            own = rollup(agents[one])
+            whole = own["Pss"] + sum(rollup(pid)["Pss"] for pid in one.pids().values())
+            print(
+                f"\nresident PSS {own['Pss']} KiB of {budget} (Private_Dirty {own['Private_Dirty']}, RSS {own['Rss']}),"
+                f" with its services {whole} KiB of {WHOLE}"
+            )
+            assert own["Pss"] <= budget
+            assert whole <= WHOLE
+            assert len(list(Path(f"/proc/{agents[one]}/task").iterdir())) == 1
