@@ -309,3 +309,22 @@ def test_twenty_launches_into_cgroups(cgroups: RealPlaces, capsys: pytest.Captur
     with capsys.disabled():
         print("prepare, launch, execute, kill and remove, ms:", [round(span * 1000) for span in spans])
     assert gone - begin < PATIENCE
+
+
+def test_rates_on_a_disk(cgroups: RealPlaces) -> None:
+    disks = [path for path in Path("/sys/block").iterdir() if path.name.startswith(("vd", "sd", "nvme", "mmcblk"))]
+    if not disks:
+        pytest.skip("no disk")
+    device = (disks[0] / "dev").read_text(encoding="ascii").strip()
+    root = cgroups.containment()
+    assert isinstance(root, CgroupContainment)
+    containment = CgroupContainment(root._path, io_device=device)
+    containment.open()
+    limited = Service("one", SLEEP, limits=Limits(io_read_bps=2 * MIB))
+    assert containment.prepare(limited)["io"] == (ENFORCED, "")
+    assert _files(containment, "one").io_max[device]["rbps"] == 2 * MIB
+    assert containment.resize(Service("one", SLEEP))["io"] == ("unset", "")
+    assert _files(containment, "one").io_max == {}
+    report = containment.prepare(Service("two", SLEEP, limits=Limits(io_weight=500)))
+    assert report["io"] in ((ENFORCED, ""), (NOT_ENFORCED, "no-io-weight"))
+    containment.close(remove=False)
