@@ -288,9 +288,11 @@ class Agent:
     def _kill(self, action: Kill) -> None:
         name = action.name
         self.prober.stop(name)
-        self.containment.kill(name)
+        left = self.containment.populated(name)  # mostly nothing: a look costs less than a kill
+        if left:
+            self.containment.kill(name)
         if name not in self._killing:
-            fd = self.containment.watch(name) if self.containment.populated(name) else -1
+            fd = self.containment.watch(name) if left else -1
             self._killing[name] = fd
             if fd >= 0:
                 self.loop.watch(fd, URGENT, lambda _events: self._check_empty(name))
