@@ -310,6 +310,7 @@ class Agent:
         del self._killing[name]
         if fd >= 0:
             self.loop.forget(fd)
+            os.close(fd)
         self.emit(Emptied(name))
 
     def _remove(self, action: Remove) -> None:
