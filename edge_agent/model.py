@@ -259,11 +259,11 @@ class Note(Record):
 
 
 class Reply(Record):
-    """The answer to a request."""
+    """The answer to a request. ``code``: for programs, why not: '' | refused | busy | rolled-back."""
 
     request: int
-    ok: bool
     text: str
+    code: str = ""
 
 
 class Exit(Record):

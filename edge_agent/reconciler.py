@@ -187,11 +187,11 @@ def _begin(work: _Step, event: Switch) -> None:
     node = work.node
     if node.closing:
         work.actions.append(
-            Reply(event.request, ok=False, text="cannot switch: the agent is stopping; fix: start it again")
+            Reply(event.request, "cannot switch: the agent is stopping; fix: start it again", "refused")
         )
     elif node.change is not None:
         text = f"cannot switch: a switch to {node.plan.profile} is under way; fix: wait for it to end"
-        work.actions.append(Reply(event.request, ok=False, text=text))
+        work.actions.append(Reply(event.request, text, "busy"))
     else:
         down = frozenset(name for name, unit in work.units.items() if unit.down)
         change = Change(event.request, node.plan, work.now + event.plan.switch_timeout, down)
@@ -209,11 +209,11 @@ def _ask(work: _Step, event: Ask) -> None:
     unit = work.units.get(event.name)
     if work.node.closing:
         text = f"cannot {event.verb} {event.name}: the agent is stopping; fix: start it again"
-        work.actions.append(Reply(event.request, ok=False, text=text))
+        work.actions.append(Reply(event.request, text, "refused"))
         return
     if unit is None or event.name not in work.goal:
         text = f"cannot {event.verb} {event.name}: it is not a service of profile {work.node.plan.profile}"
-        work.actions.append(Reply(event.request, ok=False, text=text))
+        work.actions.append(Reply(event.request, text, "refused"))
         return
     work.units[event.name] = unit._replace(down=event.verb == "stop")
     if event.verb == "restart" and unit.state in LIVE:
@@ -221,13 +221,13 @@ def _ask(work: _Step, event: Ask) -> None:
     elif event.verb != "stop" and unit.state in (BACKOFF, QUARANTINED, COMPLETED):
         work.apply(event.name, Start())
     work.actions.append(Note(f"{event.verb}-asked", event.name, f"{event.verb} asked for by a person"))
-    work.actions.append(Reply(event.request, ok=True, text=""))
+    work.actions.append(Reply(event.request, ""))
 
 
 def _close(work: _Step) -> None:
     if work.node.change is not None:
         text = "cannot finish the switch: the agent is stopping; fix: start it again"
-        work.actions.append(Reply(work.node.change.request, ok=False, text=text))
+        work.actions.append(Reply(work.node.change.request, text, "refused"))
     work.node = work.node._replace(closing=True, change=None)
     work.aim()
 
@@ -357,7 +357,7 @@ def _judge(work: _Step) -> bool:
     if change.failure:  # the way back failed as well: stay here, say so, go on trying as usual
         text = f"{change.failure}; and after rolling back to {node.plan.profile}, {why}"
         work.node = node._replace(change=None, degraded=text)
-        work.actions += (Note("degraded", "", text, notable=True), Reply(change.request, ok=False, text=text))
+        work.actions += (Note("degraded", "", text, notable=True), Reply(change.request, text, "rolled-back"))
         return False
     if late and not lost:
         why += f" after {node.plan.switch_timeout:g} s"
@@ -379,7 +379,7 @@ def _end(work: _Step, change: Change, not_up: list[str]) -> None:
         # Asked for by a person, the node is back where it was; at boot, it is not where it was told to be.
         degraded = change.failure if change.request == 0 else node.degraded
         work.node = node._replace(change=None, degraded=degraded)
-        work.actions.append(Reply(change.request, ok=False, text=change.failure + rest))
+        work.actions.append(Reply(change.request, change.failure + rest, "rolled-back"))
         work.actions.append(Note("rolled-back", "", change.failure + rest, notable=True))
         return
     text = f"switched from {change.old.profile} to {node.plan.profile}{rest}"
@@ -387,5 +387,5 @@ def _end(work: _Step, change: Change, not_up: list[str]) -> None:
     work.actions += (
         Commit(node.plan),
         Note("switched", "", text, notable=True),
-        Reply(change.request, ok=True, text=text),
+        Reply(change.request, text),
     )

@@ -341,10 +341,10 @@ class Agent:
         request = self.requests.pop(action.request, None)
         if request is None:
             return
-        if action.ok:
-            request.reply({"text": action.text})
+        if action.code:
+            request.fail(action.code, action.text)
         else:
-            request.fail("rolled-back" if "rolled back" in action.text else "refused", action.text)
+            request.reply({"text": action.text})
 
     def _exit(self, _action: Exit) -> None:
         self.done = True

@@ -59,7 +59,7 @@ def test_a_switch_keeps_what_it_does_not_concern() -> None:
         "web": pids["web"],
     }
     assert world.processes["web"].service.limits.memory_limit == 20
-    assert world.replies[1] == m.Reply(1, ok=True, text="switched from day to night")
+    assert world.replies[1] == m.Reply(1, "switched from day to night")
     assert world.committed is not None
     assert world.committed.profile == "night"
 
@@ -74,7 +74,7 @@ def test_what_shrinks_goes_before_what_grows() -> None:
 def test_opposite_needs_in_memory_and_cpu_do_not_block_each_other() -> None:
     world = running(service("a", memory=80, cpu=200), service("b", memory=20, cpu=800))
     world.feed(m.Switch(1, plan("night", service("a", memory=20, cpu=800), service("b", memory=80, cpu=200))))
-    assert world.replies[1].ok
+    assert not world.replies[1].code
     assert world.processes["a"].service.limits.cpu_request == 800
 
 
@@ -106,7 +106,7 @@ def test_an_essential_that_is_not_ready_in_time_rolls_the_switch_back() -> None:
     world.pass_time(30.0)
     world.dies("core", -15)
     world.calm()
-    assert not world.replies[1].ok
+    assert world.replies[1].code
     assert "core is starting after 30 s; rolled back to day" in world.replies[1].text
     assert states(world) == {"a": READY}
     assert world.processes["a"].pid == pid
@@ -158,7 +158,7 @@ def test_quarantine_frees_the_budget() -> None:
     world.dies("a", 1)
     assert states(world)["a"] == QUARANTINED
     world.feed(m.Switch(1, plan("day", service("b", memory=100))))
-    assert world.replies[1].ok
+    assert not world.replies[1].code
     assert world.processes["b"].service.limits.memory_request == 100
 
 
