@@ -132,6 +132,10 @@ class CgroupContainment:
         found = set() if cgroup is None else set(cgroup.procs())
         return sorted(found.union(pid for pid, _ in self._not_joined(name)))
 
+    def population(self) -> dict[str, list[int]]:
+        """cgroup.procs of each."""
+        return {name: members for name in self.names() if (members := self.members(name))}
+
     def kill(self, name: str) -> None:
         """cgroup.kill, or what comes nearest to it."""
         for pid, started in self._not_joined(name):

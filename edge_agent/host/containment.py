@@ -86,6 +86,9 @@ if TYPE_CHECKING:
         def members(self, name: str) -> list[int]:
             """Process ids of the service, now."""
 
+        def population(self) -> dict[str, list[int]]:
+            """Members of every service that has any, at the cost of one look."""
+
         def kill(self, name: str) -> None:
             """SIGKILL every process of the service. Returns before they are gone; safe to repeat."""
 

@@ -87,13 +87,14 @@ class Sampler:
     def sample(self, services: list[Service], total: int) -> list[OverLimit]:
         """Measure the running ``services``; those to be restarted. ``total``: bytes for all of them."""
         bounds = [bound(service) for service in services]
-        self.usage = {limit.name: measure(self._containment.members(limit.name)) for limit in bounds}
+        members = self._containment.population()
+        self.usage = {limit.name: measure(members.get(limit.name, [])) for limit in bounds}
         crowded = sum(sample.memory for sample in self.usage.values()) > total
         for limit in bounds:
             sample = self.usage[limit.name]
             if crowded or (limit.memory_limit is not None and sample.memory > limit.memory_limit):
                 # RSS counts a page once per process that maps it; PSS shares it out, but costs a walk of the mappings.
-                memory = proportional(self._containment.members(limit.name))
+                memory = proportional(members.get(limit.name, []))
                 self.usage[limit.name] = sample._replace(memory=min(sample.memory, memory))
         result, self._counts = over(self.usage, bounds, total, self._counts)
         return result

@@ -60,8 +60,9 @@ class TreeContainment:
         self._mode = mode
         self._code = code
         self._proc = proc
-        self._names: set[str] = set()  # prepared or tracked
-        self._empty: set[str] = set()  # of those, where a scan found nobody since: nobody can have come back
+        # Services that may have a live process: found by the last scan, or tracked since. None: not scanned yet. Who is
+        # not among them has none, as nobody but this agent starts any: twenty starts cost one scan, not twenty.
+        self._possible: set[str] | None = None
         self._owners: dict[Identity, str] = {}  # who belonged at the last scan, or is tracked
         self._sessions: dict[int, str] = {}  # sessions whose leader belongs, or did while the session lasts
         self._verdicts: dict[Identity, str] = {}  # what an environment said; '' for strangers
@@ -77,7 +78,6 @@ class TreeContainment:
         """Raises OSError(EBUSY) while processes of an earlier start are alive."""
         if self.populated(service.name):
             raise OSError(errno.EBUSY, f"processes of {service.name} are still alive")
-        self._names.add(service.name)
         return self._report(service.limits)
 
     def resize(self, service: Service) -> Report:
@@ -94,8 +94,8 @@ class TreeContainment:
 
     def track(self, name: str, pid: int, started: int) -> None:
         """A process that is still the one meant counts from now on, and with it the session it leads."""
-        self._names.add(name)
-        self._empty.discard(name)
+        if self._possible is not None:
+            self._possible.add(name)
         if same_process(pid, started, self._proc):
             self._owners[pid, started] = name
 
@@ -111,6 +111,10 @@ class TreeContainment:
         """Live processes, by pid."""
         return sorted(process.pid for process in self._find(name))
 
+    def population(self) -> dict[str, list[int]]:
+        """One scan for all."""
+        return {name: sorted(process.pid for process in found) for name, found in self._scan().items()}
+
     def kill(self, name: str) -> None:
         """SIGKILL until a scan finds nobody that has not got one yet."""
         done: set[Identity] = set()
@@ -124,11 +128,7 @@ class TreeContainment:
 
     def remove(self, name: str) -> bool:
         """Forget the service unless someone is alive."""
-        if self.populated(name):
-            return False
-        self._names.discard(name)
-        self._empty.discard(name)
-        return True
+        return not self.populated(name)
 
     def usage(self, name: str | None) -> Usage:  # noqa: ARG002 - the interface's
         """Not counted here: the sampler counts."""
@@ -166,12 +166,9 @@ class TreeContainment:
     # -- scanning ------------------------------------------------------------------------------------------------------
 
     def _find(self, name: str) -> list[Process]:
-        if name in self._empty:
+        if self._possible is not None and name not in self._possible:
             return []
-        found = self._scan().get(name, [])
-        if not found:
-            self._empty.add(name)
-        return found
+        return self._scan().get(name, [])
 
     def _scan(self) -> dict[str, list[Process]]:
         """Live members by service, from one walk over /proc; refreshes what is remembered."""
@@ -196,7 +193,7 @@ class TreeContainment:
         seen = {(process.pid, process.started) for process in table.values()}
         self._verdicts = {identity: said for identity, said in self._verdicts.items() if identity in seen}
         self._owners = {(pid, table[pid].started): name for pid, name in owner.items()}
-        self._empty |= self._names - set(found)
+        self._possible = set(found)
         return found
 
     def _claim(self, process: Process, own: int) -> str:

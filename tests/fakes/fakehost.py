@@ -211,6 +211,9 @@ class FakeContainment:
     def members(self, name: str) -> list[int]:
         return sorted(process.pid for process in self.host.living(name))
 
+    def population(self) -> dict[str, list[int]]:
+        return {name: members for name in self.names() if (members := self.members(name))}
+
     def kill(self, name: str) -> None:
         for process in self.host.living(name):
             process.killed = True

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.node import harness
 from tests.node.harness import Node, with_argument
-from tests.node.test_adoption import TRIES, kill_again_and_again, twenty
+from tests.node.test_adoption import kill_again_and_again, twenty
+
+# Emulated, one takes about a second. The README's 200: EDGE_AGENT_TEST_KILLS=200 python -m tests.vm.lab run -- ...
+TRIES = int(os.environ.get("EDGE_AGENT_TEST_KILLS", "40"))
 
 
 @pytest.fixture

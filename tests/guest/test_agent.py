@@ -139,12 +139,14 @@ def small_machine() -> Iterator[None]:
 
 
 def test_the_machine_out_of_memory_is_told_from_a_limit(node: Node, small_machine: None) -> None:
+    # All at once: the slow way, the machine thrashes for a minute first.
+    program = "import mmap, time; m = mmap.mmap(-1, 600 << 20, flags=mmap.MAP_PRIVATE | 0x8000); time.sleep(1000)"
     node.start(
         "--config",
         node.profile(f"""
             services:
               victim:
-                command: {eat(600)}
+                command: [/usr/bin/python3, -S, -c, "{program}", MARK]
                 importance: heavy
                 resources: {{memory: {{request: 1MiB}}, swap: 0}}
                 restart_policy: {{max_attempts: 0}}

@@ -113,8 +113,8 @@ class Members:
     def __init__(self, pids: list[int]) -> None:
         self.pids = pids
 
-    def members(self, name: str) -> list[int]:
-        return self.pids if name == "web" else []
+    def population(self) -> dict[str, list[int]]:
+        return {"web": self.pids}
 
 
 def _sampler(pids: list[int]) -> Sampler:
