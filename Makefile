@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check --no-input
 PROFILE ?= edge
 
-.PHONY: run test check unit vm bench clean
+.PHONY: run test check unit here vm bench clean
 
 # Run the agent in the foreground; Ctrl-C stops everything. PROFILE=... chooses another profile.
 run: $(VENV)/.run
@@ -16,7 +16,7 @@ test: $(VENV)/.test
 	sh tests/install
 	sh tests/vm/install
 	$(MAKE) check
-	$(BIN)/pytest
+	$(MAKE) --jobs=2 --output-sync=target --keep-going here vm
 
 # What needs no running: seconds.
 check: $(VENV)/.test
@@ -29,10 +29,14 @@ check: $(VENV)/.test
 unit: $(VENV)/.test
 	$(BIN)/pytest tests/unit tests/property tests/fuzz
 
-# Only what runs in the virtual machine.
+# On this machine: units, properties, fuzzers, contracts, real agents.
+here: $(VENV)/.test
+	$(BIN)/pytest --ignore=tests/vm --ignore=tests/guest
+
+# On a real kernel, in a virtual machine.
 vm: $(VENV)/.test
 	sh tests/vm/install
-	$(BIN)/pytest tests/vm
+	EDGE_AGENT_VM=required $(BIN)/pytest tests/vm
 
 # Beside supervisord, circusd, runit and s6: benchmarks/README.md.
 bench: $(VENV)/.run
