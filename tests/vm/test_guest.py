@@ -11,7 +11,7 @@ from .lab import Lab
 from .reports import failed, passed, read
 
 DIRECTORIES = ["tests/guest", "tests/contract"]
-TIMEOUT = 420  # seconds for pytest in the guest; past it, it is interrupted and says where it was
+TIMEOUT = 1200  # seconds for pytest in the guest, a guard against hanging: then it is interrupted and says where it was
 
 pytestmark = pytest.mark.vm
 
