@@ -25,6 +25,7 @@ NIGHT = (
     command: [/usr/bin/python3, -S, -c, "x = b'x' * (100 << 20); import time; time.sleep(1000)"]
     resources: {memory: 40MiB, swap: 0}
     restart_policy: {max_attempts: 0}
+  talker: {command: [/bin/sh, -c, "echo said-to-the-journal; exec sleep 1000"], log: {kind: journal}}
 """
 )
 
@@ -71,6 +72,7 @@ def test_choice_and_evidence_survive_a_power_cut(lab_tools: None) -> None:
 
         guest.check("edge-agent switch night")
         until_state(guest, "greedy", "quarantined")
+        assert "said-to-the-journal" in guest.check("journalctl -b -n 200")
 
         guest.cut_power()
         guest.start()
