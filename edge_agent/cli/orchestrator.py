@@ -34,6 +34,10 @@ def run(context: Context, options: argparse.Namespace) -> int:
     client = compiling.connect(context)
     if client is not None:
         with client:
+            if options.plan:
+                return hand_over(
+                    context, client, _read(options.plan)
+                )  # what the machine is, its compiler has looked up
             agent = client.call("status")["agent"]["pid"]
             plan = _plan(context, options, compiling.look(context, agent))
             return hand_over(context, client, plan)
@@ -74,9 +78,13 @@ def _start(context: Context, options: argparse.Namespace) -> int:
 
 def _plan(context: Context, options: argparse.Namespace, facts: Facts) -> Plan:
     if options.plan:
-        with open(options.plan, "rb") as file:
-            return unpack_plan(file.read())
+        return _read(options.plan)
     return compiling.compile_selection(context, selection.choose(context, options), options, facts)
+
+
+def _read(path: str) -> Plan:
+    with open(path, "rb") as file:
+        return unpack_plan(file.read())
 
 
 def _last_known_good(context: Context, options: argparse.Namespace, error: Exception) -> tuple[Plan, str]:
