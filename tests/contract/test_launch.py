@@ -100,7 +100,8 @@ def test_every_attribute_is_there_at_the_first_instruction(real: RealPlaces, tmp
     status = facts["status"]
     assert isinstance(status, dict)
     # Python itself ignores SIGPIPE (13) and SIGXFSZ (25), and handles SIGINT (2); nothing else may be left over.
-    assert int(status["SigIgn"], 16) == 1 << 12 | 1 << 24
+    # (32 and 33 are the C library's own; a parent such as make may hand them down ignored, and nobody can change that.)
+    assert int(status["SigIgn"], 16) & ~(0b11 << 31) == 1 << 12 | 1 << 24
     assert int(status["SigCgt"], 16) == 1 << 1
     assert int(status["SigBlk"], 16) == 0
     descriptors = facts["descriptors"]

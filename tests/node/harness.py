@@ -207,6 +207,8 @@ def node() -> Iterator[Node]:
     root = Path(tempfile.mkdtemp(prefix="edge-agent-test-"))
     root.chmod(0o755)
     made = Node(root)
-    yield made
-    made.close()
-    shutil.rmtree(root)
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(root)
