@@ -79,7 +79,6 @@ ExecStart=/usr/bin/python3 -m tests.vm.runner
 Delegate=yes
 OOMPolicy=continue
 TasksMax=infinity
-SuccessAction=poweroff-force
 StandardOutput=journal+console
 
 [Install]
