@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .records import Record
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 UNLIMITED = -1
 """``Restart.max_attempts``: never give up."""
 
@@ -90,6 +90,7 @@ class Service(Record):
     scheduler: tuple[int, int] | None = None  # (policy, priority), sched_setscheduler(2)
     oom_score_adj: int = 0
     rlimits: tuple[tuple[int, int, int], ...] = ()  # (RLIMIT_*, soft, hard), -1 is infinity, setrlimit(2)
+    directories: tuple[str, ...] = ()  # absolute, below the agent's data or run directory; made for its user
 
 
 class Plan(Record):

@@ -6,7 +6,7 @@ import os
 import signal
 from collections import deque
 
-from ..host import process
+from ..host import directories, process
 from ..host.containment import SAMPLED
 from ..host.logs import LogSink
 from ..host.loop import HANGUP, READ, URGENT
@@ -189,7 +189,7 @@ class Agent:
         name = service.name
         try:
             child = self._fork(service)
-        except process.LaunchError as error:
+        except (process.LaunchError, directories.DirectoryError) as error:
             self.emit(LaunchFailed(name, str(error)))
         except OSError as error:
             self.emit(LaunchFailed(name, f"cannot start {name}: {error.strerror or error}"))
@@ -199,6 +199,7 @@ class Agent:
 
     def _fork(self, service: Service) -> process.Child:
         name = service.name
+        directories.make(service, self.store.data_dir, self.store.run_dir)
         self._report(name, self.containment.prepare(service))
         notify = self._open_notify(service)
         writer = self._sink(service).open_writer()

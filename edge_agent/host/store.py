@@ -14,6 +14,7 @@ import time
 from .. import codec
 from ..lifecycle import Unit
 from ..model import Plan
+from . import directories
 
 UNIT = "unit"
 PLAN = "plan"
@@ -30,6 +31,7 @@ class Store:
         self.run_dir = run_dir
         self.data_dir = data_dir
         self.complaints: list[str] = []
+        self._made: dict[str, tuple[str, ...]] = {}  # name -> the directories of its service
         os.makedirs(os.path.join(run_dir, "services"), 0o755, exist_ok=True)
         os.makedirs(data_dir, 0o755, exist_ok=True)
         with open(os.path.join(proc, "sys/kernel/random/boot_id"), "rb") as file:
@@ -65,7 +67,10 @@ class Store:
 
     def save_unit(self, unit: Unit) -> None:
         """Replace a unit's record. Raises OSError when the run directory is full or gone."""
-        directory = self.service_dir(unit.service.name)
+        name, made = unit.service.name, unit.service.directories
+        self._drop_directories(name, keep=made)
+        self._made[name] = made
+        directory = self.service_dir(name)
         data = self.boot + b"\n" + codec.pack(unit)
         try:
             _replace(directory, UNIT, data, sync=False)
@@ -74,7 +79,8 @@ class Store:
             _replace(directory, UNIT, data, sync=False)
 
     def drop_unit(self, name: str) -> None:
-        """Forget a unit and everything else in its directory."""
+        """Forget a unit, everything else in its directory, and the service's own directories in the run directory."""
+        self._drop_directories(name)
         directory = self.service_dir(name)
         try:
             for entry in os.listdir(directory):
@@ -84,6 +90,11 @@ class Store:
             pass
         except OSError as error:
             self.complaints.append(f"cannot clear {directory}: {error.strerror}")
+
+    def _drop_directories(self, name: str, keep: tuple[str, ...] = ()) -> None:
+        """Remove what an earlier spec of the service had in the run directory. Data is never removed."""
+        gone = [path for path in self._made.pop(name, ()) if path not in keep]
+        self.complaints += directories.remove(gone, self.run_dir)
 
     def units(self) -> dict[str, Unit]:
         """The records of this boot, by name. Records of an earlier boot speak of processes that are gone."""
@@ -102,6 +113,7 @@ class Store:
                 self._set_aside(path, error)
             else:
                 found[name] = unit
+                self._made[name] = unit.service.directories
         return found
 
     def commit(self, plan: Plan) -> None:

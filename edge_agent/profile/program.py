@@ -79,6 +79,7 @@ class Program:
             scheduler=(scheduler.policy, scheduler.priority) if scheduler else None,
             oom_score_adj=oom_score_adj(importance) if service.oom_score_adj is None else service.oom_score_adj,
             rlimits=tuple(sorted((number, limit.soft, limit.hard) for number, limit in service.rlimits.items())),
+            directories=self._own_directories(name) if service.bundled is not None else (),
         )
 
     def _account(self, path: Path, service: Service) -> Account:
@@ -123,15 +124,20 @@ class Program:
                 self.report((*path, "environment", name), error.why, error.fix)
         return env
 
+    def _own_directories(self, name: str) -> tuple[str, str]:
+        """Where a bundled service keeps data, and where its socket is. RUN_DIR/services/NAME is the agent's own."""
+        return f"{self.directories.data}/services/{name}", f"{self.directories.run}/bundled/{name}"
+
     def _told(self, name: str, service: Service) -> dict[str, str]:
         """The variables that only a bundled service gets."""
         if service.bundled is None:
             return {}
+        data_dir, run_dir = self._own_directories(name)
         limit = service.resources.memory.limit
         options: dict[str, Any] = {
             "name": service.bundled,
-            "data_dir": f"{self.directories.data}/services/{name}",
-            "run_dir": f"{self.directories.run}/services/{name}",
+            "data_dir": data_dir,
+            "run_dir": run_dir,
             "port": None,
             "clients": (),
             "cache_only": False,

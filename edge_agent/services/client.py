@@ -1,6 +1,6 @@
 """Synchronous clients of the bundled services, one class each.
 
-    with Storage.local("/run/edge-agent/services/storage") as storage:
+    with Storage.local("/run/edge-agent/bundled/storage") as storage:
         digest = storage.put(data)
 
 Every call raises UnreachableError (no service, no permission), TimedOutError, or ServiceError (the service refused;

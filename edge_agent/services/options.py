@@ -2,7 +2,7 @@
 
     name          str           must be the service's name when given
     data_dir      str           the service's own directory; default: DATA_DIR/services/NAME
-    run_dir       str           its socket is NAME.sock in there; default: RUN_DIR/services/NAME
+    run_dir       str           its socket is NAME.sock in there; default: RUN_DIR/bundled/NAME
     port          int | null    also listen on tcp://127.0.0.1:PORT, with CURVE
     clients       [str]         CURVE public keys (Z85) that may use the port; none: nobody
     node_id       str | null    default: made from the identity key, or the host name
@@ -14,15 +14,16 @@
                                        peers: [{endpoint: str, key: str}]}
 
 Keys that are not listed are ignored and said once: a profile may carry keys for other releases.
-Without the variable a service can be started by hand; DATA_DIR and RUN_DIR are then EDGE_AGENT_DATA_DIR and
-EDGE_AGENT_RUN_DIR; else for root /var/lib/edge-agent and /run/edge-agent, for others below XDG_STATE_HOME and
-XDG_RUNTIME_DIR.
+Without the variable a service can be started by hand; DATA_DIR and RUN_DIR are then those of an agent of this user:
+EDGE_AGENT_DATA_DIR and EDGE_AGENT_RUN_DIR; else for root /var/lib/edge-agent and /run/edge-agent, for others below
+XDG_STATE_HOME and XDG_RUNTIME_DIR, as in ``profile.directories``, which a service does not import.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pwd
 
 from ..peers.light import Target
 from ..peers.wire import MAX_NAME
@@ -85,7 +86,7 @@ def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
     options = Options(
         name=name,
         data_dir=reader.directory("data_dir", os.path.join(data, "services", name)),
-        run_dir=reader.directory("run_dir", os.path.join(run, "services", name)),
+        run_dir=reader.directory("run_dir", os.path.join(run, "bundled", name)),
         port=reader.whole("port", 1, 65_535),
         clients=frozenset(reader.keys("clients")),
         node_id=reader.name("node_id"),
@@ -152,13 +153,31 @@ def is_key(text: str) -> bool:
 
 
 def _directories(environ: Mapping[str, str], uid: int) -> tuple[str, str]:
-    home = environ.get("HOME", "/nonexistent")
+    """The data and the run directory. A test holds them to be those of ``profile.directories.find``."""
     if uid == 0:
         data, run = "/var/lib/edge-agent", "/run/edge-agent"
     else:
-        data = os.path.join(environ.get("XDG_STATE_HOME") or os.path.join(home, ".local/state"), "edge-agent")
-        run = os.path.join(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}", "edge-agent")
-    return environ.get("EDGE_AGENT_DATA_DIR") or data, environ.get("EDGE_AGENT_RUN_DIR") or run
+        state, runtime = environ.get("XDG_STATE_HOME", ""), environ.get("XDG_RUNTIME_DIR", "")
+        if not os.path.isabs(state):
+            state = os.path.join(_home(environ, uid), ".local/state")
+        data = os.path.join(state, "edge-agent")
+        run = os.path.join(runtime, "edge-agent") if os.path.isabs(runtime) else os.path.join(data, "run")
+    return _variable(environ, "DATA_DIR", data), _variable(environ, "RUN_DIR", run)
+
+
+def _home(environ: Mapping[str, str], uid: int) -> str:
+    home = environ.get("HOME", "")
+    if os.path.isabs(home):
+        return home
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return "/"
+
+
+def _variable(environ: Mapping[str, str], name: str, default: str) -> str:
+    given = environ.get("EDGE_AGENT_" + name) or environ.get("BLACKHOLE_" + name)
+    return os.path.abspath(given) if given else default
 
 
 class _Reader:

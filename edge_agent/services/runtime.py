@@ -131,7 +131,7 @@ class Runtime:
         directory.make(options.data_dir)
         self._lock = directory.lock(options.data_dir, service.name)
         try:
-            os.makedirs(options.run_dir, mode=0o755, exist_ok=True)
+            os.makedirs(options.run_dir, mode=0o750, exist_ok=True)  # the agent has made it; by hand it is not there
         except OSError as error:
             raise StartError(f"cannot make {options.run_dir}: {error.strerror}; fix: make it, writable") from error
         self._poller.register(self._stop.fd, zmq.POLLIN)

@@ -24,6 +24,7 @@ RESTARTS: dict[str, Any] = {
     "ioprio": (2, 7),
     "scheduler": (3, 0),
     "rlimits": ((7, 1024, 1024),),
+    "directories": ("/var/lib/edge-agent/services/web",),
     "log": Log(kind="disk"),
 }
 STAYS: dict[str, Any] = {

@@ -151,6 +151,7 @@ def test_every_field_of_a_service_is_told() -> None:
         "scheduler": (1, 1),
         "oom_score_adj": 7,
         "rlimits": ((7, 7, 7),),
+        "directories": ("/y",),
     }
     assert set(told) == set(Service._fields) - {"name"}
     for field, value in told.items():

@@ -215,7 +215,7 @@ def test_a_bundled_service_is_told_its_options() -> None:
     assert json.loads(env["EDGE_AGENT_SERVICE_OPTIONS"]) == {
         "name": "storage",
         "data_dir": "/var/lib/edge-agent/services/storage",
-        "run_dir": "/run/edge-agent/services/storage",
+        "run_dir": "/run/edge-agent/bundled/storage",
         "port": 50002,
         "clients": [],
         "cache_only": True,
@@ -255,12 +255,15 @@ def test_a_bundled_service_under_another_name() -> None:
     demand = load_text("services: {blobs: {bundled: storage, cache_only: true}}").demands[0]
     assert demand.service.argv[-1] == "storage"
     options = json.loads(dict(demand.service.env)["EDGE_AGENT_SERVICE_OPTIONS"])
-    assert (options["name"], options["data_dir"]) == ("storage", "/var/lib/edge-agent/services/blobs")
+    assert options["name"] == "storage"
+    own = ("/var/lib/edge-agent/services/blobs", "/run/edge-agent/bundled/blobs")
+    assert (options["data_dir"], options["run_dir"]) == demand.service.directories == own
 
 
 def test_a_command_takes_the_name_of_a_bundled_service() -> None:
     demand = load_text("services: {storage: {command: run}}").demands[0]
     assert not demand.bundled
+    assert demand.service.directories == ()
     assert demand.service.argv == ("/usr/bin/run",)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.peers.light import Target
+from edge_agent.profile.directories import find
 from edge_agent.services.errors import StartError
 from edge_agent.services.options import DEFAULT_CACHE, VARIABLE, Link, Options, read
 
@@ -24,19 +25,37 @@ def told(service: str = "storage", /, **given: Any) -> Options:
 def test_without_the_variable_root_gets_the_system_directories() -> None:
     options = read("identity", {}, 0)
     assert options.data_dir == "/var/lib/edge-agent/services/identity"
-    assert options.run_dir == "/run/edge-agent/services/identity"
+    assert options.run_dir == "/run/edge-agent/bundled/identity"
     assert (options.port, options.cache_bytes, options.link) == (None, DEFAULT_CACHE, Link())
 
 
 def test_without_root_the_directories_are_those_of_xdg() -> None:
     options = read("identity", {"HOME": "/home/me", "XDG_RUNTIME_DIR": "/run/user/7"}, 7)
     assert options.data_dir == "/home/me/.local/state/edge-agent/services/identity"
-    assert options.run_dir == "/run/user/7/edge-agent/services/identity"
+    assert options.run_dir == "/run/user/7/edge-agent/bundled/identity"
 
 
 def test_the_directories_of_several_agents_differ_by_environment() -> None:
     options = read("node", {"EDGE_AGENT_DATA_DIR": "/d", "EDGE_AGENT_RUN_DIR": "/r"}, 0)
-    assert (options.data_dir, options.run_dir) == ("/d/services/node", "/r/services/node")
+    assert (options.data_dir, options.run_dir) == ("/d/services/node", "/r/bundled/node")
+
+
+@pytest.mark.parametrize("uid", [0, 7, 4_000_000])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"HOME": "/home/me"},
+        {"HOME": "relative", "XDG_STATE_HOME": "relative", "XDG_RUNTIME_DIR": "relative"},
+        {"HOME": "/home/me", "XDG_STATE_HOME": "/s", "XDG_RUNTIME_DIR": "/run/user/7"},
+        {"HOME": "/home/me", "EDGE_AGENT_DATA_DIR": "", "BLACKHOLE_DATA_DIR": "/old", "EDGE_AGENT_RUN_DIR": "/r/../x"},
+    ],
+)
+def test_by_hand_it_uses_what_an_agent_of_that_user_gives_it(environ: dict[str, str], uid: int) -> None:
+    agents = find(environ, uid)
+    options = read("storage", environ, uid)
+    assert options.data_dir == f"{agents.data}/services/storage"
+    assert options.run_dir == f"{agents.run}/bundled/storage"
 
 
 def test_everything_of_the_contract_is_read() -> None:

@@ -88,6 +88,37 @@ def test_dropping_a_unit_leaves_nothing(store: Store, tmp_path: Path) -> None:
     assert not store.complaints
 
 
+def bundled(tmp_path: Path, name: str) -> tuple[Unit, Path]:
+    """A unit with a directory for data and one in the run directory, both made."""
+    paths = tmp_path / "data/services" / name, tmp_path / "run/bundled" / name
+    for path in paths:
+        path.mkdir(parents=True)
+        (path / "file").touch()
+    return UNIT._replace(service=m.Service(name, ("/bin/x",), directories=tuple(map(str, paths)))), paths[1]
+
+
+def test_a_forgotten_unit_leaves_its_data_and_nothing_in_the_run_directory(store: Store, tmp_path: Path) -> None:
+    unit, run = bundled(tmp_path, "web")
+    store.save_unit(unit)
+    store.save_unit(unit._replace(state="stopping"))
+    assert (run / "file").exists()
+    again = make(tmp_path)  # another agent process, which knows it by its record
+    assert again.units() == {"web": unit._replace(state="stopping")}
+    again.drop_unit("web")
+    assert not (tmp_path / "run/bundled").exists()
+    assert (tmp_path / "data/services/web/file").exists()
+
+
+def test_a_spec_without_them_leaves_nothing_of_the_one_before(store: Store, tmp_path: Path) -> None:
+    unit, run = bundled(tmp_path, "web")
+    other, run_of_other = bundled(tmp_path, "db")
+    store.save_unit(unit)
+    store.save_unit(other)
+    store.save_unit(unit._replace(service=UNIT.service))
+    assert not run.exists()
+    assert (run_of_other / "file").exists()
+
+
 def test_one_agent_by_run_directory(store: Store, tmp_path: Path) -> None:
     store.lock(0)
     with pytest.raises(LockedError, match="another agent uses"):
