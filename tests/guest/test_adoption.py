@@ -11,8 +11,8 @@ from tests.node import harness
 from tests.node.harness import Node, with_argument
 from tests.node.test_adoption import kill_again_and_again, twenty
 
-# Emulated, one takes about a second. The README's 200: EDGE_AGENT_TEST_KILLS=200 python -m tests.vm.lab run -- ...
-TRIES = int(os.environ.get("EDGE_AGENT_TEST_KILLS", "40"))
+# Emulated, one takes about two seconds. The README's 200: EDGE_AGENT_TEST_KILLS=200 python -m tests.vm.lab run -- ...
+TRIES = int(os.environ.get("EDGE_AGENT_TEST_KILLS", "25"))
 
 
 @pytest.fixture
