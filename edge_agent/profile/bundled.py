@@ -90,20 +90,23 @@ class Later(Service):
 
 
 class Identity(Service):
-    """Keeps a key; signs and verifies."""
+    """Keeps a key; signs and verifies.
 
-    port: Port = 50001
+    Without ``port`` it is on its unix socket alone: agents beside each other on one machine have nothing to collide on.
+    """
+
+    port: Port | None = None
     clients: Keys = ()
 
     def options(self) -> dict[str, Any]:
-        """The port, and the CURVE keys that may use it."""
+        """The port, if there is one, and the CURVE keys that may use it."""
         return {"port": self.port, "clients": self.clients}
 
 
 class Storage(Service):
     """Keeps blobs by their content."""
 
-    port: Port = 50002
+    port: Port | None = None
     clients: Keys = ()
     cache_only: Flag = False
     cache_size: Annotated[int, Reader(readers.size(low=1))] | None = None

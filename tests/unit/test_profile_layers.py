@@ -101,6 +101,17 @@ def test_the_variables_of_the_seed(prefix: str) -> None:
     )
 
 
+def test_only_a_profile_or_a_variable_gives_a_port() -> None:
+    """Two agents on one machine would collide on any port that nobody chose."""
+    text = "services: {identity: , storage: {port: 7}, more: {bundled: storage}, node: {p2p: light}}"
+    environ = {"EDGE_AGENT_IDENTITY_PORT": "60001", "BLACKHOLE_STORAGE_PORT": "60002"}
+    silent, told = load_text(text), load_text(text, environ=environ)
+    names = ("identity", "storage", "more", "node")
+    assert [options(silent, name)["port"] for name in names] == [None, 7, None, None]
+    assert [options(told, name)["port"] for name in names] == [60001, 60002, None, None]
+    assert not silent.not_acted_on
+
+
 def test_any_setting_has_a_variable() -> None:
     environ = {
         "EDGE_AGENT_SERVICES__MY_WORKER__RESOURCES": "{memory: 64MB}",

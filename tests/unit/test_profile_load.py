@@ -216,7 +216,7 @@ def test_a_bundled_service_is_told_its_options() -> None:
         "name": "storage",
         "data_dir": "/var/lib/edge-agent/services/storage",
         "run_dir": "/run/edge-agent/bundled/storage",
-        "port": 50002,
+        "port": None,
         "clients": [],
         "cache_only": True,
         "cache_bytes": 10_000_000,
