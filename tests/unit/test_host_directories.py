@@ -80,7 +80,7 @@ def test_nothing_is_made_elsewhere(bases: tuple[Path, Path], path: str) -> None:
 def test_a_link_in_its_place_or_on_the_way_is_refused(bases: tuple[Path, Path], tmp_path: Path, where: str) -> None:
     (tmp_path / "outside").mkdir(mode=0o755)
     (bases[0] / "s").symlink_to(tmp_path / "outside")
-    with pytest.raises(DirectoryError, match="cannot make .*; fix: move away"):
+    with pytest.raises(DirectoryError, match=r"cannot make .*; fix: move away"):
         make(bases, bases[0] / where)
     assert mode(tmp_path / "outside") == 0o755
     assert not list((tmp_path / "outside").iterdir())
@@ -88,7 +88,7 @@ def test_a_link_in_its_place_or_on_the_way_is_refused(bases: tuple[Path, Path], 
 
 def test_a_file_in_its_place_is_said(bases: tuple[Path, Path]) -> None:
     (bases[0] / "s").write_text("")
-    with pytest.raises(DirectoryError, match="cannot make .*/s: Not a directory; fix: move away"):
+    with pytest.raises(DirectoryError, match=r"cannot make .*/s: Not a directory; fix: move away"):
         make(bases, bases[0] / "s")
 
 
