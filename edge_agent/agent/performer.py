@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections import deque
 
 from ..host import directories, process
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from ..host.journal import Journal
     from ..host.loop import Loop, Timer
     from ..host.probes import Prober
+    from ..host.process import Processes
     from ..host.store import Store
 
 EMPTY_POLL = 0.02
@@ -71,14 +71,31 @@ class Main:
 
 
 class Agent:
-    """The node's state, the queue of events, and everything that belongs to a running service."""
+    """The node's state, the queue of events, and everything that belongs to a running service.
 
-    def __init__(self, loop: Loop, store: Store, journal: Journal, containment: Containment, log_dir: str) -> None:
+    ``processes``, ``sink`` and ``notify`` are the doors to the outside that it opens by itself.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        store: Store,
+        journal: Journal,
+        containment: Containment,
+        log_dir: str,
+        *,
+        processes: Processes = process,
+        sink: type[LogSink] = LogSink,
+        notify: type[NotifySocket] = NotifySocket,
+    ) -> None:
         self.loop = loop
         self.store = store
         self.journal = journal
         self.containment = containment
         self.log_dir = log_dir
+        self.processes = processes
+        self._sink_type = sink
+        self._notify_type = notify
         self.node: Node
         self.prober: Prober
         self.requests: dict[int, Request] = {}
@@ -206,7 +223,7 @@ class Agent:
         try:
             entry = self.containment.entry(name)
             try:
-                child = process.launch(
+                child = self.processes.launch(
                     service,
                     entry_fd=entry,
                     stdout=writer,
@@ -240,13 +257,13 @@ class Agent:
         main = self.mains.get(action.name)
         if main is not None and main.held:
             main.held = False
-            process.release(main.child)
+            self.processes.release(main.child)
 
     def _told(self, name: str, main: Main) -> None:
         """End of file: the program is being executed. Text: why it could not be."""
         if main.error_fd < 0:
             return
-        text = process.read_error(main.error_fd)
+        text = self.processes.read_error(main.error_fd)
         if text is None:
             return
         self.loop.forget(main.error_fd)
@@ -256,7 +273,7 @@ class Agent:
 
     def _ended(self, name: str, main: Main) -> None:
         self._told(name, main)
-        status = process.reap(main.pid)
+        status = self.processes.reap(main.pid)
         self.loop.forget(main.pidfd)
         os.close(main.pidfd)
         if main.held:
@@ -281,10 +298,7 @@ class Agent:
     def _signal(self, action: Signal) -> None:
         main = self.mains.get(action.name)
         if main is not None:
-            try:
-                signal.pidfd_send_signal(main.pidfd, action.signum)
-            except ProcessLookupError:
-                pass  # its end is on the way
+            self.processes.send_signal(main.pidfd, action.signum)  # if there is nobody left, its end is on the way
 
     def _kill(self, action: Kill) -> None:
         name = action.name
@@ -358,7 +372,7 @@ class Agent:
         if sink is None or log != service.log:
             if sink is not None:
                 sink.close()
-            sink = LogSink(self.loop, service, self.store.service_dir(service.name), self.log_dir)
+            sink = self._sink_type(self.loop, service, self.store.service_dir(service.name), self.log_dir)
             sink.on_data = self.woken
             if sink.reason:
                 self.note("log", service.name, sink.reason)
@@ -376,7 +390,7 @@ class Agent:
         if notify is None:
             path = os.path.join(self.store.service_dir(service.name), "notify")
             os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-            notify = NotifySocket(self.loop, path, service, self.containment, self.prober)
+            notify = self._notify_type(self.loop, path, service, self.containment, self.prober)
             self._notify[service.name] = notify
         return notify
 

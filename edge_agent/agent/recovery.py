@@ -13,11 +13,14 @@ import time
 from ..host import process
 from ..lifecycle import KILLING, LIVE, OFF, READY, STARTING, Unit
 from ..model import Exited, Plan, Service
+from ..reconciler import boot
 from ..records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..host.containment import Containment
+    from ..host.process import Processes
+    from .performer import Agent
 
 PATIENCE = 2.0
 """Seconds for a released process to execute its program."""
@@ -32,7 +35,27 @@ class Found(Record):
     said: tuple[str, ...]
 
 
-def recover(records: dict[str, Unit], containment: Containment, plan: Plan, now: float) -> Found:
+def resume(agent: Agent, plan: Plan, committed: Plan | None, degraded: str = "") -> None:
+    """Take over what is on record and what is there, and go on to ``plan`` from the last known good one."""
+    now = agent.loop.now()
+    found = recover(agent.store.units(), agent.containment, committed or plan, now, agent.processes)
+    for complaint in agent.store.complaints:
+        agent.note("set-aside", "", complaint, notable=True)
+    for said in found.said:
+        agent.note("adoption", "", said)
+    if degraded:
+        agent.note("degraded", "", degraded, notable=True)
+    node, actions = boot(plan, committed, found.units, found.dead, now, degraded)
+    agent.begin(node, actions, found.pidfds)
+
+
+def recover(
+    records: dict[str, Unit],
+    containment: Containment,
+    plan: Plan,
+    now: float,
+    processes: Processes = process,
+) -> Found:
     """Hold the records against the processes that are there. Opens a pidfd for each adopted one."""
     units: dict[str, Unit] = {}
     pidfds: dict[str, int] = {}
@@ -43,15 +66,15 @@ def recover(records: dict[str, Unit], containment: Containment, plan: Plan, now:
         units[name] = unit
         if unit.state not in LIVE or unit.state == KILLING:
             continue
-        pidfd = process.open_pidfd(unit.pid, unit.started) if unit.pid else -1
-        if pidfd >= 0 and _ours(name, unit, containment):
+        pidfd = processes.open_pidfd(unit.pid, unit.started) if unit.pid else -1
+        if pidfd >= 0 and _ours(name, unit, containment, processes):
             pidfds[name] = pidfd
             said.append(f"adopted {name}, pid {unit.pid}")
             continue
         if pidfd >= 0:
             os.close(pidfd)
             said.append(f"did not adopt {name}: pid {unit.pid} is not in its containment any more")
-        dead[name] = Exited(name, unit.pid, process.reap(unit.pid) if unit.pid else None, containment.oom_cause(name))
+        dead[name] = Exited(name, unit.pid, processes.reap(unit.pid) if unit.pid else None, containment.oom_cause(name))
     for name in containment.names():
         if name in units and units[name].state in LIVE:
             continue
@@ -59,7 +82,7 @@ def recover(records: dict[str, Unit], containment: Containment, plan: Plan, now:
         if not members:
             containment.remove(name)
             continue
-        unit, pidfd = _rebuild(name, members, known.get(name), containment, now)
+        unit, pidfd = _rebuild(name, members, known.get(name), containment, now, processes)
         units[name] = unit
         if pidfd >= 0:
             pidfds[name] = pidfd
@@ -69,7 +92,7 @@ def recover(records: dict[str, Unit], containment: Containment, plan: Plan, now:
     return Found(units, pidfds, dead, tuple(said))
 
 
-def _ours(name: str, unit: Unit, containment: Containment) -> bool:
+def _ours(name: str, unit: Unit, containment: Containment, processes: Processes) -> bool:
     """Is the process on record, alive with its pid and start time, really the service's?
 
     Besides what the containment owns there are two: a process that was released just before the agent died, and is
@@ -78,35 +101,32 @@ def _ours(name: str, unit: Unit, containment: Containment) -> bool:
     """
     until = time.monotonic() + PATIENCE
     while True:
-        fields = process.read_stat(unit.pid)
+        fields = processes.read_stat(unit.pid)
         if fields is None or int(fields[19]) != unit.started:
             return False
         if containment.owns(name, unit.pid):
             return True
         if containment.kind == "tree" and int(fields[3]) == unit.pid:
             return True
-        if _program(unit.pid) != _program(os.getpid()) or time.monotonic() > until:
+        if processes.program(unit.pid) != processes.program(os.getpid()) or time.monotonic() > until:
             return False
         time.sleep(0.01)
 
 
-def _program(pid: int) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/exe")
-    except OSError:
-        return ""
-
-
 def _rebuild(
-    name: str, members: list[int], service: Service | None, containment: Containment, now: float
+    name: str,
+    members: list[int],
+    service: Service | None,
+    containment: Containment,
+    now: float,
+    processes: Processes,
 ) -> tuple[Unit, int]:
     """A unit from the processes alone, with a pidfd of the main one, or -1 when they are to be killed."""
-    starts = {pid: process.start_time(pid) for pid in members}
-    for started, pid in sorted((started, pid) for pid, started in starts.items() if started is not None):
-        fields = process.read_stat(pid)
-        if service is None or fields is None or int(fields[3]) != pid:
+    stats = {pid: fields for pid in members if (fields := processes.read_stat(pid)) is not None}
+    for started, pid in sorted((int(fields[19]), pid) for pid, fields in stats.items()):
+        if service is None or int(stats[pid][3]) != pid:
             continue
-        pidfd = process.open_pidfd(pid, started)
+        pidfd = processes.open_pidfd(pid, started)
         if pidfd >= 0 and containment.owns(name, pid):
             state = STARTING if service.health.kind in ("tcp", "http", "exec") else READY
             deadline = now + service.start_timeout if state == STARTING else None

@@ -17,9 +17,8 @@ from ..host.loop import READ, Loop
 from ..host.probes import Prober
 from ..host.store import LockedError, Store
 from ..model import Plan, Shutdown
-from ..reconciler import boot
 from .performer import Agent
-from .recovery import recover
+from .recovery import resume
 from .verbs import Verbs
 
 TYPE_CHECKING = False
@@ -100,7 +99,8 @@ class Resident:
         self.verbs = Verbs(self.agent, self._reload, self._reexec, kind)
         self.agent.woken = self.verbs.wake
         self._listen_for_signals()
-        self._start(plan, committed)
+        self.agent.note("agent", "", f"edge-agent {__version__} starts with profile {plan.profile}")
+        resume(self.agent, plan, committed, options.get("degraded", ""))
         self.server = Server(
             self.loop,
             os.path.join(options["run-dir"], "control"),
@@ -120,21 +120,6 @@ class Resident:
         if committed is None:
             raise StartError(f"cannot start: {self._options['data-dir']} holds no plan; fix: give a profile")
         return committed
-
-    def _start(self, plan: Plan, committed: Plan | None) -> None:
-        now = self.loop.now()
-        records = self.store.units()
-        found = recover(records, self.containment, committed or plan, now)
-        self.agent.note("agent", "", f"edge-agent {__version__} starts with profile {plan.profile}", notable=False)
-        for complaint in self.store.complaints:
-            self.agent.note("set-aside", "", complaint, notable=True)
-        for said in found.said:
-            self.agent.note("adoption", "", said)
-        degraded = self._options.get("degraded", "")
-        if degraded:
-            self.agent.note("degraded", "", degraded, notable=True)
-        node, actions = boot(plan, committed, found.units, found.dead, now, degraded)
-        self.agent.begin(node, actions, found.pidfds)
 
     def run(self) -> None:
         """Turn the loop until everything is stopped."""

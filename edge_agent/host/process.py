@@ -18,7 +18,7 @@ from ..records import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Never
+    from typing import Never, Protocol
 
     from ..model import Service
 
@@ -57,6 +57,44 @@ class LaunchError(Exception):
 
 class _SetupError(Exception):
     """Raised in the child; its text goes to the agent."""
+
+
+if TYPE_CHECKING:
+
+    class Processes(Protocol):
+        """The door to processes, as this module is one: what the agent does with them, and nothing else."""
+
+        def launch(
+            self,
+            service: Service,
+            *,
+            entry_fd: int,
+            stdout: int,
+            env_extra: tuple[tuple[str, str], ...] = (),
+            notify_path: str | None = None,
+        ) -> Child:
+            """Fork the service's process and hold it. Raises LaunchError."""
+
+        def release(self, child: Child) -> bool:
+            """Let it execute its program."""
+
+        def read_error(self, fd: int) -> str | None:
+            """What it said before it executed."""
+
+        def send_signal(self, pidfd: int, signum: int) -> bool:
+            """False: it has ended."""
+
+        def reap(self, pid: int) -> int | None:
+            """How it ended."""
+
+        def open_pidfd(self, pid: int, started: int) -> int:
+            """A descriptor of exactly that process, or -1."""
+
+        def read_stat(self, pid: int) -> list[bytes] | None:
+            """Fields of /proc/PID/stat from the third on."""
+
+        def program(self, pid: int) -> str:
+            """The path of what it executes."""
 
 
 def launch(
@@ -144,6 +182,15 @@ def read_error(fd: int) -> str | None:
         return None
 
 
+def send_signal(pidfd: int, signum: int) -> bool:
+    """Send a signal to exactly that process. False: it has ended, and somebody collected it."""
+    try:
+        signal.pidfd_send_signal(pidfd, signum)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def reap(pid: int) -> int | None:
     """Collect an ended child: its exit code, or minus the signal; None: it runs, or it is not this process's child."""
     try:
@@ -173,6 +220,14 @@ def start_time(pid: int, proc: str = "/proc") -> int | None:
     """When the process started, clock ticks since boot (field 22); None: there is no such process."""
     fields = read_stat(pid, proc)
     return None if fields is None else int(fields[19])
+
+
+def program(pid: int, proc: str = "/proc") -> str:
+    """The path of the program a process executes; '' when it cannot be told."""
+    try:
+        return os.readlink(f"{proc}/{pid}/exe")
+    except OSError:
+        return ""
 
 
 def same_process(pid: int, started: int, proc: str = "/proc") -> bool:
