@@ -19,8 +19,6 @@ from .tree import Path
 
 OPTIONS = "EDGE_AGENT_SERVICE_OPTIONS"
 LOG_LEVEL = "EDGE_AGENT_LOG_LEVEL"
-DEFAULT_PIDS = 1024
-"""Tasks of a service that says nothing: room for any ordinary program, and the end of a fork bomb."""
 
 Report = Callable[[Path, str, str], None]
 """``report(path, why, fix)``."""
@@ -211,7 +209,7 @@ def default_importance(service: Service) -> int:
 def _limits(service: Service) -> model.Limits:
     resources = service.resources
     return model.Limits(
-        pids_limit=DEFAULT_PIDS if resources.pids is None else resources.pids,
+        pids_limit=resources.pids,  # the budget has the default
         io_weight=resources.io.weight,
         io_read_bps=resources.io.read_bps,
         io_write_bps=resources.io.write_bps,

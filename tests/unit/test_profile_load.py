@@ -24,7 +24,7 @@ def test_a_service_that_says_nothing() -> None:
         "HOME": "/root",
     }
     assert (made.uid, made.gid, made.groups, made.cwd) == (None, None, (), "/")
-    assert made.limits == Limits(pids_limit=1024)
+    assert made.limits == Limits()
     assert made.health == Health()
     assert made.restart == Restart()
     assert made.log == Log()
