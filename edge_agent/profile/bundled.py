@@ -112,7 +112,7 @@ class Storage(Service):
     cache_size: Annotated[int, Reader(readers.size(low=1))] | None = None
 
     def options(self) -> dict[str, Any]:
-        """Port, its clients, and the cache's bound in bytes; without one the service takes half its memory limit."""
+        """Port, its clients, and the cache's bound in bytes; without one the service chooses by its cgroup."""
         cache = {"cache_only": self.cache_only, "cache_bytes": self.cache_size}
         return {"port": self.port, "clients": self.clients} | cache
 

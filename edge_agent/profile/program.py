@@ -131,7 +131,6 @@ class Program:
         if service.bundled is None:
             return {}
         data_dir, run_dir = self._own_directories(name)
-        limit = service.resources.memory.limit
         options: dict[str, Any] = {
             "name": service.bundled,
             "data_dir": data_dir,
@@ -140,7 +139,6 @@ class Program:
             "clients": (),
             "cache_only": False,
             "cache_bytes": None,
-            "memory_limit": limit.absolute if limit is not None and limit.share is None else None,
             "p2p": P2p().told(None),
             "node_id": self.settings.deployment.node_id,
             "cluster_name": self.settings.deployment.cluster_name,

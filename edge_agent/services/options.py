@@ -7,9 +7,8 @@
     clients       [str]         CURVE public keys (Z85) that may use the port; none: nobody
     node_id       str | null    default: made from the identity key, or the host name
     cluster_name  str | null
-    memory_limit  int | null    bytes the service may use
     cache_only    bool          storage: keep a bounded cache, not a store
-    cache_bytes   int | null    storage: bound of the cache on disk; default: half of memory_limit
+    cache_bytes   int | null    storage: bound of the cache on disk; default: half of its cgroup's memory.max
     p2p           object        node: {mode: light | full, listen: str | null, heartbeat: seconds,
                                        peers: [{endpoint: str, key: str}]}
 
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 VARIABLE = "EDGE_AGENT_SERVICE_OPTIONS"
-MIB = 1024 * 1024
-DEFAULT_CACHE = 64 * MIB  # bytes, when neither cache_bytes nor memory_limit is known
 HEARTBEATS = (0.1, 86_400.0)  # seconds, shortest and longest
 _Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
 
@@ -61,9 +58,8 @@ class Options(Record):
     clients: frozenset[str] = frozenset()
     node_id: str | None = None
     cluster_name: str | None = None
-    memory_limit: int | None = None
     cache_only: bool = False
-    cache_bytes: int = DEFAULT_CACHE
+    cache_bytes: int | None = None
     link: Link = Link()
     ignored: tuple[str, ...] = ()  # keys without a meaning here
 
@@ -81,8 +77,6 @@ def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
     if reader.text("name", name) != name:
         reader.wrong("name", f"is for another service than {name}")
     data, run = _directories(environ, uid)
-    memory_limit = reader.whole("memory_limit", 1, 2**63)
-    cache = reader.whole("cache_bytes", 1, 2**63) or (memory_limit // 2 if memory_limit else DEFAULT_CACHE)
     options = Options(
         name=name,
         data_dir=reader.directory("data_dir", os.path.join(data, "services", name)),
@@ -91,9 +85,8 @@ def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
         clients=frozenset(reader.keys("clients")),
         node_id=reader.name("node_id"),
         cluster_name=reader.name("cluster_name"),
-        memory_limit=memory_limit,
         cache_only=reader.flag("cache_only"),
-        cache_bytes=cache,
+        cache_bytes=reader.whole("cache_bytes", 1, 2**63),
         link=_link(reader),
         ignored=tuple(sorted(key for key in given if key not in reader.known)),
     )

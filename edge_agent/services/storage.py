@@ -15,7 +15,8 @@ Further codes: not-found, corrupt, no-upload, offset, size, hash-mismatch, too-l
 
 The cache is on the disk of the data directory, not in the run directory: pages of a disk's file are given back when the
 service nears its memory limit, those of a tmpfs are not and end in an OOM kill. The default bound is half of the memory
-limit all the same, so that it holds where the data directory is in memory. After a restart the order of use is that of
+limit all the same, so that it holds where the data directory is in memory; it is that at the start, and a limit changed
+under the running service moves it at the next one. After a restart the order of use is that of
 the files' times (atime as the mount keeps it, else when they were written).
 """
 
@@ -24,7 +25,7 @@ from __future__ import annotations
 import errno
 import os
 
-from . import lru
+from . import cgroup, lru
 from .blobs import HASH, Blobs, Mark, Writer
 from .checks import Checks
 from .errors import RefusedError, StartError
@@ -45,6 +46,7 @@ MAX_PIECE = 512 * 1024  # bytes of a blob in one message
 DEFAULT_PIECE = 64 * 1024
 MAX_BLOB = 2**50  # bytes
 MAX_LIST = 1000  # hashes
+DEFAULT_CACHE = 64 * 1024 * 1024  # bytes, without cache_bytes and without a memory limit
 KEEP_FREE = 16 * 1024 * 1024  # bytes of the file system that a store leaves to others
 
 
@@ -54,11 +56,12 @@ class Storage(Service):
     name = "storage"
     request_limit = 1024 * 1024
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, memory_max: Callable[[], int | None] = cgroup.memory_max) -> None:
         super().__init__(options)
         kind = "cache" if options.cache_only else "blobs"  # apart: a durable blob is never evicted
         self._blobs = Blobs(os.path.join(options.data_dir, kind), durable=not options.cache_only)
-        self._cache = lru.Lru(options.cache_bytes) if options.cache_only else None
+        bound = options.cache_bytes or default_cache(memory_max())
+        self._cache = lru.Lru(bound) if options.cache_only else None
         self._uploads = Uploads(self._dropped)
         self._checks = Checks(self._blobs, self._serve, self._corrupt)
         self._corrupted = 0
@@ -254,6 +257,11 @@ class Storage(Service):
         most = request.whole("limit", 1, MAX_LIST, MAX_LIST)
         hashes = list(self._blobs.keys(request.exact("after", HASH, b""), most + 1))
         return {"hashes": hashes[:most], "more": len(hashes) > most}
+
+
+def default_cache(memory: int | None) -> int:
+    """The bound of a cache in bytes, for a memory limit of ``memory`` bytes or none."""
+    return DEFAULT_CACHE if memory is None else max(1, memory // 2)
 
 
 def _full(error: OSError) -> RefusedError:

@@ -150,7 +150,7 @@ def test_a_reader_of_its_log_that_is_gone_does_not_end_it(base: Path) -> None:
     try:
         os.close(write)
         os.close(read)  # before its first line
-        path = base / "r/services/storage"
+        path = base / "r/bundled/storage"
         until(lambda: (path / "storage.sock").exists() or process.poll() is not None, "the socket")
         with Storage.local(str(path)) as client:
             assert client.health()["pid"] == process.pid
@@ -407,7 +407,7 @@ def test_a_kill_in_the_middle_of_a_put_leaves_no_half_blob(start: Start, moment:
 
 
 def test_a_cache_holds_its_bound_on_disk_while_clients_write(start: Start) -> None:
-    service = start("storage", cache_only=True, memory_limit=2_000_000).ready()
+    service = start("storage", cache_only=True, cache_bytes=1_000_000).ready()
     with Storage.local(str(service.run)) as client:
         assert client.health()["limit"] == 1_000_000
         for number in range(40):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from edge_agent.changes import needs_restart
 from edge_agent.demand import Amount
 from edge_agent.model import UNLIMITED, Health, Limits, Log, Restart
 
@@ -220,11 +221,19 @@ def test_a_bundled_service_is_told_its_options() -> None:
         "clients": [],
         "cache_only": True,
         "cache_bytes": 10_000_000,
-        "memory_limit": 512_000_000,
         "p2p": {"mode": "light", "listen": None, "peers": [], "heartbeat": 30.0},
         "node_id": "node-001",
         "cluster_name": "c",
     }
+
+
+def test_a_change_of_limits_does_not_restart_a_bundled_service() -> None:
+    small, large = (
+        load_text(f"services: {{storage: {{cache_only: true, resources: {{memory: {size}, cpu: 0.{size[0]}}}}}}}")
+        for size in ("128MB", "512MB")
+    )
+    assert small.demands[0].memory_limit != large.demands[0].memory_limit
+    assert not needs_restart(small.demands[0].service, large.demands[0].service)
 
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"

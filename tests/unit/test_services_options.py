@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_agent.peers.light import Target
 from edge_agent.profile.directories import find
 from edge_agent.services.errors import StartError
-from edge_agent.services.options import DEFAULT_CACHE, VARIABLE, Link, Options, read
+from edge_agent.services.options import VARIABLE, Link, Options, read
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 PEER = {"endpoint": "tcp://10.0.0.1:4001", "key": KEY}
@@ -26,7 +26,7 @@ def test_without_the_variable_root_gets_the_system_directories() -> None:
     options = read("identity", {}, 0)
     assert options.data_dir == "/var/lib/edge-agent/services/identity"
     assert options.run_dir == "/run/edge-agent/bundled/identity"
-    assert (options.port, options.cache_bytes, options.link) == (None, DEFAULT_CACHE, Link())
+    assert (options.port, options.cache_bytes, options.link) == (None, None, Link())
 
 
 def test_without_root_the_directories_are_those_of_xdg() -> None:
@@ -68,7 +68,6 @@ def test_everything_of_the_contract_is_read() -> None:
         clients=[KEY],
         cache_only=True,
         cache_bytes=1000,
-        memory_limit=5000,
         node_id="node-001",
         cluster_name="production",
         p2p={"mode": "full", "listen": "tcp://0.0.0.0:4001", "peers": [{"key": KEY}], "heartbeat": 5},
@@ -81,7 +80,6 @@ def test_everything_of_the_contract_is_read() -> None:
         clients=frozenset([KEY]),
         node_id="node-001",
         cluster_name="production",
-        memory_limit=5000,
         cache_only=True,
         cache_bytes=1000,
         link=Link("full", "tcp://0.0.0.0:4001", (Target("", KEY),), 5.0),
@@ -89,16 +87,8 @@ def test_everything_of_the_contract_is_read() -> None:
 
 
 def test_nil_means_absent() -> None:
-    given = dict.fromkeys(["port", "cache_bytes", "memory_limit", "node_id", "p2p", "clients"])
+    given = dict.fromkeys(["port", "cache_bytes", "node_id", "p2p", "clients"])
     assert told(**given) == told()
-
-
-@pytest.mark.parametrize(
-    ("given", "cache"),
-    [({}, DEFAULT_CACHE), ({"memory_limit": 1000}, 500), ({"memory_limit": 1000, "cache_bytes": 7}, 7)],
-)
-def test_a_cache_has_half_of_the_memory_limit_unless_it_is_told(given: dict[str, int], cache: int) -> None:
-    assert told(**given).cache_bytes == cache
 
 
 def test_other_keys_are_ignored_and_known() -> None:
@@ -115,7 +105,7 @@ def test_other_keys_are_ignored_and_known() -> None:
         ({"port": True}, "port"),
         ({"cache_only": 1}, "cache_only"),
         ({"cache_bytes": -1}, "cache_bytes"),
-        ({"memory_limit": 1.5}, "memory_limit"),
+        ({"cache_bytes": 1.5}, "cache_bytes"),
         ({"data_dir": "relative"}, "data_dir"),
         ({"run_dir": "/a\0b"}, "run_dir"),
         ({"node_id": "a\nb"}, "node_id"),
@@ -169,4 +159,4 @@ def test_any_json_is_read_or_refused(given: dict[str, Any]) -> None:
     except StartError:
         return
     assert options.name == "storage"
-    assert options.cache_bytes > 0
+    assert options.cache_bytes is None or options.cache_bytes > 0

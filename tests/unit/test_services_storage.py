@@ -74,6 +74,19 @@ def cached(path: Path, limit: int = 10 * BLOCK) -> Bench:
     return Bench(path, cache_only=True, cache_bytes=limit)
 
 
+@pytest.mark.parametrize(
+    ("told", "memory", "bound"),
+    [(None, None, 64 << 20), (None, 128 << 20, 64 << 20), (None, 2000, 1000), (None, 0, 1), (7000, 1 << 30, 7000)],
+)
+def test_a_cache_has_half_of_its_memory_limit_unless_it_is_told(
+    tmp_path: Path, told: int | None, memory: int | None, bound: int
+) -> None:
+    options = Options("storage", str(tmp_path), str(tmp_path), cache_only=True, cache_bytes=told)
+    storage = Storage(options, lambda: memory)
+    storage.open(Clock())  # type: ignore[arg-type]  # only its clock is used
+    assert storage.details()["limit"] == bound
+
+
 @pytest.mark.parametrize("mode", ["store", "cache"])
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, MAX_PIECE])
 def test_what_is_put_is_got(tmp_path: Path, mode: str, size: int) -> None:
