@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, options: argparse.Namespace) -> int:
     """Compile and write."""
-    facts = compiling.look(context, None)
+    facts, _asks = compiling.look_ahead(context, None)
     plan = compiling.compile_selection(context, selection.choose(context, options), options, facts)
     data = pack_plan(plan)
     write(options.output, data)

@@ -9,6 +9,7 @@ from ..control.client import AgentError, Client, NotRunningError
 from ..demand import Facts
 from ..host import facts as machine
 from ..model import Plan
+from . import scope
 from .context import Context
 from .selection import Selection
 
@@ -37,6 +38,16 @@ def look(context: Context, agent: int | None) -> Facts:
     facts = machine.gather(data_dir=context.directories.data, pid=agent)
     context.debug("{}", facts)
     return facts
+
+
+def look_ahead(context: Context, agent: int | None) -> tuple[Facts, bool]:
+    """The machine as an agent will see it, and whether a delegated cgroup is to be asked for first.
+
+    Without a running agent that is the view from the scope that a start would ask systemd for.
+    """
+    facts = look(context, agent)
+    asks = agent is None and scope.wanted(facts, "auto")
+    return (scope.granted(facts) if asks else facts), asks
 
 
 def connect(context: Context) -> Client | None:

@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context, options: argparse.Namespace) -> int:
     """Compile and show."""
     running, agent = _running(context)
-    facts = compiling.look(context, agent)
+    facts, asks = compiling.look_ahead(context, agent)
     plan = compiling.compile_selection(context, selection.choose(context, options), options, facts)
     predicted, total = predict(facts, plan), predict_total(facts, plan)
     if context.json:
@@ -31,8 +31,8 @@ def run(context: Context, options: argparse.Namespace) -> int:
         show_json(shown)
         return exits.OK
     say(*render(plan, predicted, total).splitlines())
-    if agent is None and scope.wanted(facts, plan.enforcement):
-        say("", "started here, the agent first asks systemd for a delegated cgroup; with it, limits are enforced")
+    if asks and plan.enforcement in scope.ENFORCEMENTS:
+        say("", "started here, the agent first asks systemd for the delegated cgroup that this assumes")
     if running:
         say("", f"against the running profile {running.profile}:", *render_diff(running, plan).splitlines())
     return exits.OK

@@ -18,6 +18,8 @@ from ..host.hierarchy import AGENT, read_text
 from .context import Context
 
 BUSCTL = "busctl"
+ENFORCEMENTS = ("auto", "cgroup2")
+"""Settings of a profile with which a delegated cgroup is of use."""
 PATIENCE = 5.0  # seconds for systemd to do it
 DEFAULT_RUN = "/run/edge-agent"
 _MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
@@ -25,7 +27,18 @@ _MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freede
 
 def wanted(facts: Facts, enforcement: str) -> bool:
     """Whether there is a cgroup to be had that this process has not."""
-    return facts.systemd and facts.cgroup == "unified" and not facts.delegated and enforcement in ("auto", "cgroup2")
+    return facts.systemd and facts.cgroup == "unified" and not facts.delegated and enforcement in ENFORCEMENTS
+
+
+def granted(facts: Facts, *, root: str = "/sys/fs/cgroup", uid: int | None = None) -> Facts:
+    """The machine as an agent in the scope would see it: every controller that the service manager itself has.
+
+    For root that is the system's manager, for others their own, user@.service(5). Without a manager nothing changes.
+    """
+    uid = os.geteuid() if uid is None else uid
+    manager = root if uid == 0 else f"{root}/user.slice/user-{uid}.slice/user@{uid}.service"
+    controllers = tuple(read_text(f"{manager}/cgroup.controllers").split())
+    return facts._replace(delegated=True, controllers=controllers) if controllers else facts
 
 
 def enter(context: Context, *, own: str = "/proc/self/cgroup", patience: float = PATIENCE) -> str:

@@ -125,3 +125,53 @@ def test_every_run_directory_has_its_scope() -> None:
     names = {scope.unit_name(path) for path in ("/run/edge-agent", "/run/user/7/edge-agent", "/tmp/a")}
     assert len(names) == 3
     assert "edge-agent.scope" in names
+
+
+@pytest.fixture
+def hierarchy(tmp_path: Path) -> str:
+    """A unified hierarchy: what the system's manager has, and what user 7's."""
+    for path, controllers in {"": "cpuset cpu io memory pids", USER: "memory pids"}.items():
+        (tmp_path / "cgroup" / path).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / path / "cgroup.controllers").write_text(controllers + "\n")
+    return str(tmp_path / "cgroup")
+
+
+USER = "user.slice/user-7.slice/user@7.service"
+SHELL = FACTS._replace(delegated=False, controllers=("memory", "pids"), cgroup_path="/sys/fs/cgroup/session-1.scope")
+
+
+def test_a_scope_has_the_controllers_of_its_manager(hierarchy: str) -> None:
+    of_root, of_user, of_nobody = (scope.granted(SHELL, root=hierarchy, uid=uid) for uid in (0, 7, 8))
+    assert (of_root.delegated, of_root.controllers) == (True, ("cpuset", "cpu", "io", "memory", "pids"))
+    assert (of_user.delegated, of_user.controllers) == (True, ("memory", "pids"))
+    assert of_nobody == SHELL
+
+
+@pytest.fixture
+def shell(run: Run, hierarchy: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Commands of a root shell under systemd: nothing is delegated, and a scope would be."""
+    from edge_agent.cli import compiling
+
+    monkeypatch.setattr(compiling, "look", lambda _context, _agent: SHELL)
+    monkeypatch.setattr(scope, "wanted", WANTED)
+    monkeypatch.setattr(scope, "granted", lambda facts: GRANTED(facts, root=hierarchy, uid=0))
+    return run
+
+
+WANTED, GRANTED = scope.wanted, scope.granted
+
+
+@pytest.mark.parametrize("enforcement", ["auto", "cgroup2"])
+def test_a_plan_is_made_for_the_scope_that_a_start_would_get(shell: Run, profile: Path, enforcement: str) -> None:
+    words = ("--config", str(profile), "--enforcement", enforcement)
+    shown = shell("plan", *words)
+    assert (shown.code, shown.err) == (0, "")
+    assert "not-delegated" not in shown.out
+    assert "not enforced" not in shown.out
+    assert "first asks systemd for the delegated cgroup that this assumes" in shown.out
+    assert shell("compile", *words, "--output", str(profile.parent / "plan")).code == 0
+
+
+def test_a_plan_that_shall_not_use_cgroups_says_nothing_of_a_scope(shell: Run, profile: Path) -> None:
+    shown = shell("plan", "--config", str(profile), "--enforcement", "sampling")
+    assert (shown.code, "systemd" in shown.out) == (0, False)
