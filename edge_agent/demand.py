@@ -59,7 +59,7 @@ class Facts(Record):
     cgroup_path: str = ""  # absolute directory below which the agent makes its cgroups; '' without v2
     memory_disabled_on_cmdline: bool = False  # cgroup_disable=memory, as a stock Raspberry Pi has it
     psi: bool = False
-    io_weight: bool = False  # io.weight exists (BFQ or io.cost)
+    io_weight: bool = False  # weights have an effect on the disk: BFQ is active, or io.cost is enabled
     io_device: str = ""  # 'major:minor' of the disk below the data directory, for io.max
     systemd: bool = False
     root: bool = False

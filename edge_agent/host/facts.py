@@ -156,11 +156,10 @@ def _disk(path: str, sys: str, process: str, device_of: Callable[[str], int]) ->
 def _io_weight(place: Hierarchy, device: str, scheduler: str) -> bool:
     """Whether io.weight would have an effect on the disk: io.cost is on for it, or BFQ schedules it.
 
+    Who may use the controller is another question (``controllers``); in the scope a start gets it is answered anew.
     The file alone says nothing: kernels with io.cost built in have it while io.cost is off, which is the default
     (cgroup-v2 documentation, io.cost.qos).
     """
-    if "io" not in place.controllers:
-        return False
     if "[bfq]" in scheduler:
         return True
     for line in read_text(f"{place.top}/io.cost.qos").splitlines():

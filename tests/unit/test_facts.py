@@ -374,7 +374,10 @@ def test_weights_count_only_when_something_acts_on_them(tree: Tree) -> None:
 def test_bfq_acts_on_weights(tree: Tree) -> None:
     with_io(tree).write({"/sys/devices/pci0/block/sda/queue/scheduler": "none mq-deadline [bfq]\n"})
     assert tree.facts().io_weight
-    assert not tree.cgroup(UNIT, "cpu memory\n").facts().io_weight
+    without = tree.cgroup(UNIT, "cpu memory\n").facts()
+    assert (without.io_weight, "io" in without.controllers) == (True, False), (
+        "the disk is one thing, the controller another"
+    )
 
 
 # -- the real machine --------------------------------------------------------------------------------------------------
