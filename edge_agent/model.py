@@ -106,6 +106,7 @@ class Plan(Record):
     enforcement: str = "auto"  # auto | cgroup2 | sampling | none
     switch_timeout: float = 60.0  # seconds for essentials to become ready before a switch is rolled back
     notes: tuple[str, ...] = ()  # what the compiler wants said: keys not acted on, services dropped by --fit
+    flags: tuple[str, ...] = ()  # of the command that compiled it, for the next boot and for a reload
 
 
 # -- events: what the outside tells the reconciler ---------------------------------------------------------------------

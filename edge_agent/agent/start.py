@@ -154,14 +154,14 @@ class Resident:
 
     def _reload(self) -> None:
         """Have the front end compile the profile again and hand the plan over; the resident cannot read YAML."""
-        source = self.agent.node.plan.source
+        source, flags = self.agent.node.plan.source, self.agent.node.plan.flags
         environment = {
             **os.environ,
             "EDGE_AGENT_RUN_DIR": self._options["run-dir"],
             "EDGE_AGENT_DATA_DIR": self._options["data-dir"],
             "EDGE_AGENT_LOG_DIR": self._options["log-dir"],
         }
-        argv = [sys.executable, "-m", "edge_agent", "--config", source]
+        argv = [sys.executable, "-m", "edge_agent", "--config", source, *flags]
         pid = os.posix_spawn(sys.executable, argv, environment, setsigdef=[signal.SIGPIPE])
         pidfd = os.pidfd_open(pid)
 

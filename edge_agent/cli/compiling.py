@@ -11,7 +11,7 @@ from ..host import facts as machine
 from ..model import Plan
 from . import scope
 from .context import Context
-from .selection import Selection
+from .selection import Selection, words
 
 
 def compile_selection(context: Context, selection: Selection, options: argparse.Namespace, facts: Facts) -> Plan:
@@ -30,7 +30,7 @@ def compile_selection(context: Context, selection: Selection, options: argparse.
         directories=context.directories,
     )
     context.debug("profile {} of {}, {} services", loaded.name, loaded.source, len(loaded.demands))
-    return budget.compile_plan(loaded, facts, fit=options.fit)
+    return budget.compile_plan(loaded, facts, fit=options.fit)._replace(flags=words(options))
 
 
 def look(context: Context, agent: int | None) -> Facts:

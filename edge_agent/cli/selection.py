@@ -42,8 +42,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def words(options: argparse.Namespace) -> tuple[str, ...]:
+    """The options besides the profile as they would be typed: a choice that is kept is kept with them."""
+    given = [f"--{name}" for name in ("fit", "dev") if getattr(options, name)]
+    return (*given, f"--enforcement={options.enforcement}") if options.enforcement else tuple(given)
+
+
+def _as_before(options: argparse.Namespace, flags: tuple[str, ...]) -> None:
+    """Take over the flags of the last choice, in place, where none are given now."""
+    for flag in flags:
+        name, _, value = flag.removeprefix("--").partition("=")
+        if name in ("fit", "dev", "enforcement") and not getattr(options, name):
+            setattr(options, name, value or True)
+
+
 def choose(context: Context, options: argparse.Namespace) -> Selection:
-    """The selection. Raises CommandError when nothing says what to run."""
+    """The selection; the last choice comes with its flags. Raises CommandError when nothing says what to run."""
     if options.profile:
         return Selection(options.profile, None, True, "--profile")
     if options.config:
@@ -63,6 +77,7 @@ def choose(context: Context, options: argparse.Namespace) -> Selection:
             f"cannot {context.task}: nothing says which profile; fix: give --profile NAME or --config FILE, "
             "or set EDGE_AGENT_CONFIG",
         )
+    _as_before(options, plan.flags)
     return Selection(None, plan.source, False, "the last choice")
 
 

@@ -187,3 +187,26 @@ def test_a_second_agent_for_the_same_directory_is_a_switch_not_an_agent(node: No
     done = node.cli("--config", path)
     assert done.returncode == 0
     assert node.pids() == before
+
+
+def test_a_choice_is_kept_with_its_flags(node: Node) -> None:
+    """What was fitted, or not enforced, by a flag is so after a reload and at the next boot."""
+    path = node.profile(
+        """
+        deployment: {resources: {total_memory: 100MB}}
+        services:
+          core: {command: [/bin/sleep, "1000"], importance: essential, resources: {memory: 50MB}}
+          extra: {command: [/bin/sleep, "1000"], importance: heavy, resources: {memory: 60MB}}
+        """
+    )
+    assert node.cli("--config", path).returncode == 5
+    node.start("--config", path, "--fit", "--enforcement", "none")
+    node.until_state("ready", "core")
+    node.cli("reload", check=True)
+    until(lambda: len(node.events("switched")) == 1, "reloaded")
+    assert node.states() == {"core": "ready"}
+    node.stop()
+    node.start()
+    node.until_state("ready", "core")
+    status = node.status()
+    assert (set(status["services"]), status["enforcement"], status["degraded"]) == ({"core"}, "none", None)
