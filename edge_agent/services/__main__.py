@@ -7,7 +7,7 @@ import sys
 
 from . import notify, options
 from .errors import EXIT_CONFIG, EXIT_FAILED, EXIT_STOPPED, EXIT_USAGE, StartError
-from .log import log
+from .log import DEBUG, ERROR, WARNING, configure, log
 from .signals import Stop
 
 NAMES = ("identity", "storage", "node")
@@ -22,18 +22,20 @@ def main(arguments: list[str]) -> int:
         )
         return EXIT_USAGE
     name = arguments[0]
+    configure(name, os.environ)
     stop = Stop()  # before the imports that take time
     notifier = notify.from_environment()
     try:
         told = options.read(name, os.environ, os.geteuid())
         if told.ignored:
-            log(name, f"not acted on: {', '.join(told.ignored)}")
+            log(name, f"not acted on: {', '.join(told.ignored)}", WARNING)
+        log(name, f"data in {told.data_dir}, socket in {told.run_dir}, uid {os.geteuid()}", DEBUG)
         _run(name, told, notifier, stop)
     except StartError as error:
-        log(name, str(error))
+        log(name, str(error), ERROR)
         return EXIT_CONFIG
     except OSError as error:
-        log(name, f"cannot go on: {error}; fix: see the message")
+        log(name, f"cannot go on: {error}; fix: see the message", ERROR)
         return EXIT_FAILED
     finally:
         notifier.close()

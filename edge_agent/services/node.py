@@ -15,7 +15,7 @@ from .. import __version__
 from ..peers import full, light, transport
 from ..peers.wire import MAX_BEAT, MAX_NAME
 from .errors import StartError
-from .log import log
+from .log import WARNING, log
 from .runtime import Service
 
 TYPE_CHECKING = False
@@ -141,7 +141,7 @@ class _LightLink:
             curve = (self._key, target.key)
             socket = transport.connect(self._runtime.context, target.endpoint, MAX_BEAT, curve)
         except transport.TransportError as error:
-            log("node", str(error))  # the machine finds no echo and tries again later
+            log("node", str(error), WARNING)  # the machine finds no echo and tries again later
             return
         self._sockets[peer] = socket
         self._runtime.watch(socket, lambda: self._read(peer, socket))

@@ -16,7 +16,7 @@ from .. import __version__
 from ..peers import transport
 from . import directory, keyfile, notify, requests
 from .errors import StartError
-from .log import log
+from .log import DEBUG, log, wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Runtime:
             raise StartError(f"cannot make {options.run_dir}: {error.strerror}; fix: make it, writable") from error
         self._poller.register(self._stop.fd, zmq.POLLIN)
         self._calls[self._stop.fd] = lambda: None  # the loop looks at stop.asked
-        self.watch(self.gate.socket, self.gate.serve)
+        self.watch(self.gate.socket, self._handshakes)
         self._operations = {"health": self._health, **service.operations()}
         service.open(self)
         try:
@@ -191,6 +191,12 @@ class Runtime:
         due = min(self._beat_due, math.inf if deadline is None else deadline)
         return None if due == math.inf else max(0, math.ceil((due - self.now()) * 1000))
 
+    def _handshakes(self) -> None:
+        before = self.gate.refused
+        self.gate.serve()
+        if self.gate.refused > before:
+            log(self.service.name, f"refused {self.gate.refused - before} handshakes: not allowed to connect", DEBUG)
+
     def _requests(self, socket: transport.Socket) -> None:
         for parts in transport.drain(socket, BATCH, 2):
             if len(parts) != 2:
@@ -203,10 +209,12 @@ class Runtime:
 
             limit, sender = self.service.request_limit, transport.user(parts[1])
             request = requests.parse(parts[1].bytes, limit, sender, send)
-            if request is not None and requests.perform(request, self._operations):
-                self._answered += 1
-            else:
-                self._refused += 1
+            done = request is not None and requests.perform(request, self._operations)
+            self._answered += done
+            self._refused += not done
+            if wanted(DEBUG):
+                asked = "sends what is no request" if request is None else f"asks {request.op[:64]!r}"
+                log(self.service.name, f"{sender} {asked}: {'done' if done else 'refused'}", DEBUG)
 
     def _health(self, _request: requests.Request) -> Message:
         return {

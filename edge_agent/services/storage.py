@@ -29,7 +29,7 @@ from . import cgroup, lru
 from .blobs import HASH, Blobs, Mark, Writer
 from .checks import Checks
 from .errors import RefusedError, StartError
-from .log import log
+from .log import WARNING, log
 from .runtime import Service
 from .uploads import TOKEN, Upload, Uploads
 
@@ -233,7 +233,8 @@ class Storage(Service):
 
     def _corrupt(self, key: bytes) -> None:
         self._corrupted += 1
-        log(self.name, f"blob {key.hex()} is corrupt and was taken out; fix: put it again, and check the disk")
+        said = f"blob {key.hex()} is corrupt and was taken out; fix: put it again, and check the disk"
+        log(self.name, said, WARNING)
         self._blobs.set_aside(key)
         if self._cache is not None:
             self._cache.remove(key)

@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent.services.client import Identity, Storage
 
-from .harness import Node
+from .harness import Node, until
 
 
 def as_nobody() -> str:
@@ -56,10 +56,11 @@ def test_the_edge_profile_runs_and_an_interrupt_leaves_nothing_in_the_run_direct
 
 
 def test_a_service_that_leaves_the_profile_leaves_the_run_directory_and_keeps_its_data(node: Node) -> None:
-    node.start("--config", node.profile("services: {storage: , web: {command: [/bin/sleep, '1000', MARK]}}"))
+    web = f"web: {{command: [/bin/sleep, '{node.number}']}}"
+    node.start("--config", node.profile(f"services: {{storage: , {web}}}"))
     node.until_state("ready")
     assert (node.run_dir / "bundled/storage/storage.sock").exists()
-    rest = node.profile("services: {web: {command: [/bin/sleep, '1000', MARK]}}", "rest")
+    rest = node.profile(f"services: {{{web}}}", "rest")
     node.cli("--config", rest, check=True)
     assert not (node.run_dir / "bundled").exists()
     assert (node.data_dir / "services/storage").is_dir()
@@ -102,3 +103,15 @@ def test_what_is_in_the_way_of_a_directory_is_said(node: Node) -> None:
     node.until_state("quarantined", "storage")
     assert "cannot make" in node.service("storage")["reason"]
     assert "fix: move away" in node.cli("why", "storage", check=True).stdout
+
+
+def test_debug_logging_reaches_a_bundled_service(node: Node) -> None:
+    profile = node.profile("services: {storage: }")
+    node.start("--config", profile)
+    node.until_state("ready")
+    assert b"debug: " not in node.call("logs", name="storage")["data"]
+    node.cli("--config", profile, "--dev", check=True)
+    with Storage.local(str(node.run_dir / "bundled/storage")) as storage:
+        storage.put(b"x")
+    said = f"storage: debug: uid:{os.geteuid()} asks 'commit': done\n"
+    until(lambda: said.encode() in node.call("logs", name="storage")["data"], "it says what it was asked")
