@@ -84,6 +84,7 @@ class Resident:
         self._options = options
         self._argv = argv
         self._interrupted = False
+        os.umask(0o022)  # services of other users must reach their directories, whatever the caller's was
         self.loop = Loop()
         self.store = Store(options["run-dir"], options["data-dir"])
         self.store.lock()

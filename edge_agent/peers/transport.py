@@ -171,7 +171,7 @@ def _bind(socket: Socket, endpoint: str) -> Socket:
     except zmq.ZMQError as error:
         socket.close(linger=0)
         raise TransportError(
-            f"cannot listen on {endpoint}: {error.strerror}; fix: is it in use, or another's?"
+            f"cannot listen on {endpoint}: {error.strerror}; fix: choose another port, or end what uses it (ss -ltnp)"
         ) from error
     return socket
 
