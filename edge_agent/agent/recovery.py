@@ -69,6 +69,9 @@ def recover(
         pidfd = processes.open_pidfd(unit.pid, unit.started) if unit.pid else -1
         if pidfd >= 0 and _ours(name, unit, containment, processes):
             pidfds[name] = pidfd
+            if unit.state == STARTING and unit.service.health.kind == "sd_notify":
+                # READY=1 may have been said while nobody listened, and is said once: waiting could cost a restart.
+                units[name] = unit._replace(state=READY, since=now, ready_at=now, deadline=None)
             said.append(f"adopted {name}, pid {unit.pid}")
             continue
         if pidfd >= 0:

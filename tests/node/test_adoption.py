@@ -143,3 +143,33 @@ def test_a_torn_committed_plan_is_said_and_the_given_one_runs(node: Node) -> Non
     node.until_state("ready")
     assert identities(node) == before
     assert any("set aside" in event["text"] for event in node.events("set-aside"))
+
+
+def test_ready_said_while_no_agent_listened_costs_no_restart(node: Node) -> None:
+    program = (
+        "import os, socket, sys, time\n"
+        "address = os.environ['NOTIFY_SOCKET']\n"
+        "while not os.path.exists(sys.argv[1]): time.sleep(0.02)\n"
+        "try: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', address)\n"
+        "except OSError: pass\n"
+        "open(sys.argv[1] + '.said', 'w').close()\n"
+        "time.sleep(1000)\n"
+    )
+    (node.root / "program.py").write_text(program)
+    flag = node.root / "flag"
+    profile = node.profile(f"""
+        services:
+          told:
+            command: [/usr/bin/python3, {node.root}/program.py, {flag}, MARK]
+            health: {{sd_notify: true, interval: 0}}
+            start_timeout: 5s
+    """)
+    node.start("--config", profile)
+    before = until(node.pids, "it is started")
+    assert node.states() == {"told": "starting"}
+    node.kill()
+    flag.touch()
+    until((node.root / "flag.said").exists, "it has said so to nobody")
+    node.start()
+    node.until_state("ready")
+    assert node.pids() == before
