@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check --no-input
 PROFILE ?= edge
 
-.PHONY: run test check unit here vm bench clean
+.PHONY: run test check unit here vm guest lab bench clean
 
 # Run the agent in the foreground; Ctrl-C stops everything. PROFILE=... chooses another profile.
 run: $(VENV)/.run
@@ -16,7 +16,7 @@ test: $(VENV)/.test
 	sh tests/install
 	sh tests/vm/install
 	$(MAKE) check
-	$(MAKE) --jobs=2 --output-sync=target --keep-going here vm
+	$(MAKE) --jobs=3 --output-sync=target --keep-going here guest lab
 
 # What needs no running: seconds.
 check: $(VENV)/.test
@@ -33,10 +33,16 @@ unit: $(VENV)/.test
 here: $(VENV)/.test
 	$(BIN)/pytest --ignore=tests/vm --ignore=tests/guest
 
-# On a real kernel, in a virtual machine.
-vm: $(VENV)/.test
+# On a real kernel, in virtual machines: the agent inside one; the lab itself, boots and power cuts.
+vm: guest lab
+
+guest: $(VENV)/.test
 	sh tests/vm/install
-	EDGE_AGENT_VM=required $(BIN)/pytest tests/vm
+	EDGE_AGENT_VM=required $(BIN)/pytest tests/vm/test_guest.py
+
+lab: $(VENV)/.test
+	sh tests/vm/install
+	EDGE_AGENT_VM=required $(BIN)/pytest tests/vm --ignore=tests/vm/test_guest.py
 
 # Beside supervisord, circusd, runit and s6: benchmarks/README.md.
 bench: $(VENV)/.run
