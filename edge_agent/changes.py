@@ -24,10 +24,17 @@ IN_PLACE = (
 def needs_restart(old: Service, new: Service) -> bool:
     """Whether a process started as ``old`` cannot become ``new``: something fixed at its start differs.
 
-    ``log.max_bytes`` is the agent's own bound and moves freely; ``log.kind`` is where its descriptors point.
+    ``log.max_bytes`` is the agent's own bound and moves freely; ``log.kind`` is where its descriptors point. A service
+    that speaks by sd_notify has its address and interval (NOTIFY_SOCKET, WATCHDOG_USEC) in its environment.
     """
+    if _notify_environment(old) != _notify_environment(new):
+        return True
     kept = {field: getattr(old, field) for field in IN_PLACE}
     return new._replace(log=new.log._replace(max_bytes=old.log.max_bytes), **kept) != old
+
+
+def _notify_environment(service: Service) -> float | None:
+    return service.health.interval if service.health.kind == "sd_notify" else None
 
 
 def needs_resize(old: Service, new: Service) -> bool:

@@ -201,7 +201,8 @@ def _ended(unit: Unit, event: Exited, now: float) -> tuple[Unit, tuple[Action, .
     clean = event.status == 0 and not event.oom
     unit = _after_end(unit._replace(last_exit=how, last_exit_at=now), how, now, clean=clean)
     killing, kill = _kill(unit, event, now)
-    return killing, (Note("oom" if event.oom else "exit", unit.service.name, how, notable=not clean), *kill)
+    note = _oom(unit, how) if event.oom else Note("exit", unit.service.name, how, notable=not clean)
+    return killing, (note, *kill)
 
 
 def _ended_while_stopping(unit: Unit, event: Exited, now: float) -> tuple[Unit, tuple[Action, ...]]:
@@ -211,7 +212,20 @@ def _ended_while_stopping(unit: Unit, event: Exited, now: float) -> tuple[Unit, 
     if event.oom or unit.then == OFF:  # else the reason for which it was stopped says more than the signal we sent
         unit = unit._replace(last_exit=how, last_exit_at=now)
     killing, kill = _kill(unit, event, now)
-    return killing, (Note("stopped", unit.service.name, how), *kill)
+    note = _oom(unit, how) if event.oom else Note("stopped", unit.service.name, how)
+    return killing, (note, *kill)
+
+
+def _ended_while_killed(unit: Unit, event: Exited, now: float) -> tuple[Unit, tuple[Action, ...]]:
+    """As expected, and what comes next is settled; but it may have been for lack of memory, which is to be told."""
+    if event.pid != unit.pid or not event.oom:
+        return unit, ()
+    how = describe_exit(event.status, event.oom, unit.service)
+    return unit._replace(last_exit=how, last_exit_at=now), (_oom(unit, how),)
+
+
+def _oom(unit: Unit, how: str) -> Note:
+    return Note("oom", unit.service.name, how, notable=True)
 
 
 def _launch_failed(unit: Unit, event: LaunchFailed, now: float) -> tuple[Unit, tuple[Action, ...]]:
@@ -342,7 +356,7 @@ TABLE: dict[str, dict[str, Rule]] = {
         "executed": _NO,
         "ready": _NO,
         "unhealthy": _NO,
-        "exited": _NO,
+        "exited": Rule(_ended_while_killed, (KILLING,)),
         "emptied": Rule(_emptied, (OFF, BACKOFF, QUARANTINED, COMPLETED)),
         "deadline": Rule(_kill, (KILLING,)),
     },

@@ -17,6 +17,7 @@ from .lifecycle import (
     OFF,
     QUARANTINED,
     READY,
+    STARTING,
     STOPPING,
     UP,
     WAITING,
@@ -143,7 +144,7 @@ def boot(
             step.actions.append(Watch(unit.service, ready=unit.state == READY))
         elif unit.state == STOPPING:  # the agent before may have ended between its record and its deed
             step.actions.append(Signal(unit.service.name, unit.service.stop_signal))
-        elif unit.state == KILLING and unit.service.name not in dead:
+        elif found[unit.service.name].state == KILLING:
             step.actions.append(Kill(unit.service.name))
     if committed is None:
         step.actions.append(Commit(plan))
@@ -289,10 +290,20 @@ def _resize(work: _Step, name: str, goal: Service) -> None:
     old, new = unit.service.limits, goal.limits
     grows = work.fits(new.memory_request - old.memory_request, new.cpu_request - old.cpu_request)
     target = goal if grows else goal._replace(limits=smaller(old, new))
+    if unit.state == STARTING:  # it becomes ready by the check that is under way, and is watched by the new one then
+        target = target._replace(health=unit.service.health)
     if target != unit.service:
         work.units[name] = unit._replace(service=target)
+        if target.health != unit.service.health and unit.state == READY:
+            work.actions.append(Watch(target, ready=True))
         if needs_resize(unit.service, target) and unit.state in LIVE:
             work.actions.append(Resize(target))
+
+
+def _in_force(unit: Unit, goal: Service) -> bool:
+    """Whether it is what the goal says, but for how a starting one will be watched."""
+    spec = unit.service._replace(health=goal.health) if unit.state == STARTING else unit.service
+    return spec == goal
 
 
 def smaller(old: Limits, new: Limits) -> Limits:
@@ -335,7 +346,7 @@ def _judge(work: _Step) -> bool:
     change = node.change
     if change is None:
         return False
-    stale = [name for name, unit in work.units.items() if name not in work.goal or unit.service != work.goal[name]]
+    stale = [name for name, unit in work.units.items() if name not in work.goal or not _in_force(unit, work.goal[name])]
     essentials = [name for name, service in work.goal.items() if service.importance >= ESSENTIAL and work.wanted(name)]
     missing = [name for name in essentials if work.units[name].state not in UP]
     lost = [name for name in missing if work.units[name].state == QUARANTINED]

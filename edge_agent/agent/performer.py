@@ -36,6 +36,7 @@ from ..model import (
     Watch,
 )
 from ..reconciler import Node, next_deadline, step
+from .records import Records
 from .watching import Watching
 
 TYPE_CHECKING = False
@@ -50,11 +51,17 @@ if TYPE_CHECKING:
     from ..host.probes import Prober
     from ..host.process import Processes
     from ..host.store import Store
+    from .recovery import Found
 
 EMPTY_POLL = 0.02
-"""Seconds between looks at a killed service where no descriptor tells that it is empty."""
+"""Seconds until the next look at a killed service where no descriptor tells that it is empty."""
 
 REMOVE_AGAIN = 0.05
+SELDOM = 1.0
+"""Seconds that both grow to, so that an uninterruptible sleep of hours costs little."""
+
+ATTACH_AGAIN = 10.0
+"""Seconds until the output of an adopted service is tried again."""
 
 
 class Main:
@@ -108,10 +115,11 @@ class Agent:
         self._logs: dict[str, tuple[Log, LogSink]] = {}
         self._notify: dict[str, NotifySocket] = {}
         self._killing: dict[str, int] = {}  # name -> descriptor that tells when it is empty, or -1
+        self._looks: dict[str, Timer] = {}  # by name: the one next try, of whatever is tried again
         self._queue: deque[Event] = deque()
         self._busy = False
         self._timer: Timer | None = None
-        self._saved: dict[str, Unit] = {}
+        self.records = Records(self, self._forget)
         self._perform: dict[type, Callable[[Any], None]] = {
             Launch: self._launch,
             Release: self._release,
@@ -129,11 +137,14 @@ class Agent:
 
     # -- the turn: events in, actions out ------------------------------------------------------------------------------
 
-    def begin(self, node: Node, actions: list[Action], pidfds: dict[str, int]) -> None:
-        """Take over the node that ``boot`` made with the living processes, and do its first actions."""
+    def begin(self, node: Node, actions: list[Action], found: Found) -> None:
+        """Take over the node that ``boot`` made with what was found, and do its first actions."""
         self.node = node
         self._busy = True
-        for name, pidfd in pidfds.items():
+        self.records.found(self.store.names())
+        for name in found.empty:
+            self._remove_containment(name)
+        for name, pidfd in found.pidfds.items():
             unit = node.units[name]
             self._adopt(unit, pidfd)
             if unit.state == STARTING:
@@ -149,8 +160,10 @@ class Agent:
 
     def close(self) -> None:
         """Everything is stopped: leave nothing behind in the run directory."""
-        for name in list(self._saved):
-            self._forget(name)
+        self.records.close()
+        for timer in self._looks.values():
+            timer.cancel()  # what cannot be removed yet, the containment tries once more as it closes
+        self._set_timer()
 
     def emit(self, event: Event) -> None:
         """Feed one event to the reconciler. From within an action it is queued behind it."""
@@ -172,22 +185,9 @@ class Agent:
         self.woken()
 
     def _carry_out(self, actions: list[Action]) -> None:
-        self._save()  # first on record, then done: a killed agent's successor knows of every process
+        self.records.save()  # first on record, then done: a killed agent's successor knows of every process
         for action in actions:
             self._perform[type(action)](action)
-
-    def _save(self) -> None:
-        units = self.node.units
-        for name, unit in units.items():
-            if self._saved.get(name) is unit or (unit.state == STARTING and not unit.pid):
-                continue  # what is not forked yet needs no record: it runs nothing before its pid is on one
-            try:
-                self.store.save_unit(unit)
-            except OSError as error:
-                self.note("record", name, f"cannot write its record: {error.strerror}; fix: free {self.store.run_dir}")
-            self._saved[name] = unit
-        for name in [name for name in self._saved if name not in units]:
-            self._forget(name)
 
     def _set_timer(self) -> None:
         due = None if self.done else next_deadline(self.node)
@@ -250,8 +250,20 @@ class Agent:
         self.containment.track(name, unit.pid, unit.started)
         self._watch_main(name, Main(process.Child(unit.pid, pidfd, unit.started, -1, -1)))
         self._report(name, self.containment.resize(unit.service))
-        self._sink(unit.service)
-        self._open_notify(unit.service)
+        self._attach(name, self.mains[name], first=True)
+
+    def _attach(self, name: str, main: Main, *, first: bool = False) -> None:
+        """Take over an adopted service's output, and hear what it says. A full disk is no reason to end it."""
+        if self.mains.get(name) is not main:
+            return
+        service = self.node.units[name].service
+        try:
+            self._sink(service)
+            self._open_notify(service)
+        except OSError as error:
+            if first:
+                self.note("log", name, f"cannot take over its output: {error.strerror}; tried again from time to time")
+            self._look(name, ATTACH_AGAIN, lambda: self._attach(name, main))
 
     def _release(self, action: Release) -> None:
         main = self.mains.get(action.name)
@@ -261,18 +273,22 @@ class Agent:
 
     def _told(self, name: str, main: Main) -> None:
         """End of file: the program is being executed. Text: why it could not be."""
-        if main.error_fd < 0:
-            return
         text = self.processes.read_error(main.error_fd)
-        if text is None:
-            return
+        if text is not None:
+            self._close_error(main)
+            self.emit(LaunchFailed(name, text) if text else Executed(name))
+
+    def _close_error(self, main: Main) -> None:
         self.loop.forget(main.error_fd)
         os.close(main.error_fd)
         main.error_fd = -1
-        self.emit(LaunchFailed(name, text) if text else Executed(name))
 
     def _ended(self, name: str, main: Main) -> None:
-        self._told(name, main)
+        if main.error_fd >= 0:  # end of file may be its end alone, before it has executed anything: nothing is ready
+            text = self.processes.read_error(main.error_fd)
+            self._close_error(main)
+            if text:
+                self.emit(LaunchFailed(name, text))
         status = self.processes.reap(main.pid)
         self.loop.forget(main.pidfd)
         os.close(main.pidfd)
@@ -320,7 +336,8 @@ class Agent:
             return  # not being killed, or the end of the main process will bring us back here
         if self.containment.populated(name):
             if fd < 0:
-                self.loop.at(self.loop.now() + EMPTY_POLL, lambda: self._check_empty(name))
+                waited = self.loop.now() - self.node.units[name].since
+                self._look(name, min(max(EMPTY_POLL, waited / 4), SELDOM), lambda: self._check_empty(name))
             return
         del self._killing[name]
         if fd >= 0:
@@ -336,12 +353,24 @@ class Agent:
         self.reports.pop(name, None)
         self._remove_containment(name)
 
-    def _remove_containment(self, name: str) -> None:
+    def _remove_containment(self, name: str, pause: float = REMOVE_AGAIN) -> None:
         unit = self.node.units.get(name)
         if unit is not None and unit.state in LIVE:
             return  # started again meanwhile, in a containment of the same name
         if not self.containment.remove(name):
-            self.loop.at(self.loop.now() + REMOVE_AGAIN, lambda: self._remove_containment(name))
+            self._look(name, pause, lambda: self._remove_containment(name, min(2 * pause, SELDOM)))
+
+    def _look(self, name: str, pause: float, call: Callable[[], None]) -> None:
+        """Call later, instead of what was to be called for this service before."""
+        earlier = self._looks.get(name)
+        if earlier is not None:
+            earlier.cancel()
+
+        def look() -> None:
+            del self._looks[name]
+            call()
+
+        self._looks[name] = self.loop.at(self.loop.now() + pause, look)
 
     def _commit(self, action: Commit) -> None:
         try:
@@ -371,6 +400,7 @@ class Agent:
         log, sink = self._logs.get(service.name, (None, None))
         if sink is None or log != service.log:
             if sink is not None:
+                del self._logs[service.name]
                 sink.close()
             sink = self._sink_type(self.loop, service, self.store.service_dir(service.name), self.log_dir)
             sink.on_data = self.woken
@@ -396,8 +426,6 @@ class Agent:
 
     def _forget(self, name: str) -> None:
         """The service is no longer part of the node."""
-        del self._saved[name]
         _, sink = self._logs.pop(name, (None, None))
         if sink is not None:
             sink.close()
-        self.store.drop_unit(name)

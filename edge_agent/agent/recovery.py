@@ -27,11 +27,15 @@ PATIENCE = 2.0
 
 
 class Found(Record):
-    """What there is: units by name, descriptors of the living main processes, the ends of the dead, and what to say."""
+    """What there is: units by name, descriptors of the living main processes, the ends of the dead, and what to say.
+
+    ``empty``: services that have a place in the containment and nothing in it.
+    """
 
     units: dict[str, Unit]
     pidfds: dict[str, int]
     dead: dict[str, Exited]
+    empty: tuple[str, ...]
     said: tuple[str, ...]
 
 
@@ -46,7 +50,7 @@ def resume(agent: Agent, plan: Plan, committed: Plan | None, degraded: str = "")
     if degraded:
         agent.note("degraded", "", degraded, notable=True)
     node, actions = boot(plan, committed, found.units, found.dead, now, degraded)
-    agent.begin(node, actions, found.pidfds)
+    agent.begin(node, actions, found)
 
 
 def recover(
@@ -60,11 +64,12 @@ def recover(
     units: dict[str, Unit] = {}
     pidfds: dict[str, int] = {}
     dead: dict[str, Exited] = {}
+    empty: list[str] = []
     said: list[str] = []
     known = {service.name: service for service in plan.services}
     for name, unit in records.items():
         units[name] = unit
-        if unit.state not in LIVE or unit.state == KILLING:
+        if unit.state not in LIVE:
             continue
         pidfd = processes.open_pidfd(unit.pid, unit.started) if unit.pid else -1
         if pidfd >= 0 and _ours(name, unit, containment, processes):
@@ -83,7 +88,7 @@ def recover(
             continue
         members = containment.members(name)
         if not members:
-            containment.remove(name)
+            empty.append(name)
             continue
         unit, pidfd = _rebuild(name, members, known.get(name), containment, now, processes)
         units[name] = unit
@@ -92,7 +97,7 @@ def recover(
             said.append(f"adopted {name}, pid {unit.pid}, without a record")
         else:
             said.append(f"ends {len(members)} processes of {name}: no record tells what they are")
-    return Found(units, pidfds, dead, tuple(said))
+    return Found(units, pidfds, dead, tuple(empty), tuple(said))
 
 
 def _ours(name: str, unit: Unit, containment: Containment, processes: Processes) -> bool:

@@ -178,7 +178,15 @@ class Resident:
         self.loop.watch(pidfd, READ, ended)
 
     def _reexec(self) -> None:
-        """Become the installed version of this program; children stay children, and are adopted like any others."""
+        """Become the installed version of this program; children stay children, and are adopted like any others.
+
+        Those on record, that is: an ended child that nobody knows of would be a zombie for as long as this process is.
+        """
+        self.agent.records.save()
+        if not self.agent.records.complete:
+            said = f"does not execute itself anew: not every service is on record; fix: free {self.store.run_dir}"
+            self.agent.note("agent", "", said, notable=True)
+            return
         keep = [word for name in OPTIONS if name in self._options for word in (f"--{name}", self._options[name])]
         for name in ("plan", "plan-fd", "degraded"):
             if name in self._options:

@@ -126,8 +126,13 @@ class Verbs:
         request.reply({})
 
     def _do_reexec(self, request: Request) -> None:
-        request.reply({})
-        self._reexec()
+        self.agent.records.save()
+        if self.agent.records.complete:
+            request.reply({})
+            self._reexec()
+        else:
+            why = "cannot execute itself anew: not every service is on record, as the run directory is full"
+            request.fail("refused", why, f"free {self.agent.store.run_dir}")
 
     # -- what only reads -----------------------------------------------------------------------------------------------
 

@@ -77,16 +77,21 @@ class Journal:
     def _write(self, entry: Entry) -> None:
         data = msgpack.packb(entry)
         record = _HEAD.pack(len(data), crc32(data)) + data
+        if _size(self._path) + len(record) > SEGMENT:
+            os.rename(self._path, self._path + ".1")
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         try:
-            if os.fstat(fd).st_size + len(record) > SEGMENT:
-                os.close(fd)
-                os.rename(self._path, self._path + ".1")
-                fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
             os.write(fd, record)
             os.fdatasync(fd)
         finally:
             os.close(fd)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_size
+    except OSError:
+        return 0
 
 
 def _records(path: str) -> Iterator[Entry]:

@@ -66,9 +66,10 @@ class LogSink:
                 return self._connect_journal()
             except OSError as error:
                 self._fall_back(f"the journal refused a stream ({error.strerror})")
-                self._start("")
         if self.kind == "none":
             return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        if self._reader < 0:
+            self._start("")
         # Not the agent's own descriptor: that one does not block, and the service's must.
         return os.open(f"/proc/self/fd/{self._reader}", os.O_RDWR | os.O_CLOEXEC)
 
@@ -106,10 +107,15 @@ class LogSink:
 
     def _start(self, log_dir: str) -> None:
         os.makedirs(self._folder, 0o755, exist_ok=True)
-        self._reader = self._open_pipe()
         base = log_dir if self.kind == "disk" else self._folder
         os.makedirs(base, 0o755, exist_ok=True)
-        self._log = Segments(os.path.join(base, f"{self._name}.log"), self.log.max_bytes)
+        log = Segments(os.path.join(base, f"{self._name}.log"), self.log.max_bytes)
+        try:
+            self._reader = self._open_pipe()
+        except OSError:
+            log.close()
+            raise
+        self._log = log
         self._loop.watch(self._reader, loops.READ, self._readable)
 
     def _open_pipe(self) -> int:
@@ -122,8 +128,12 @@ class LogSink:
                 pass
             fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
             if stat.S_ISFIFO(os.fstat(fd).st_mode):
-                if os.geteuid() == 0:
-                    os.fchown(fd, *self._owner)  # so that the service may open /dev/stdout anew
+                try:
+                    if os.geteuid() == 0:
+                        os.fchown(fd, *self._owner)  # so that the service may open /dev/stdout anew
+                except OSError:
+                    os.close(fd)
+                    raise
                 return fd
             os.close(fd)
             os.unlink(path)

@@ -40,7 +40,7 @@ class Loop:
         self.now = now
         self.wakeups = 0  # since start; status shows it, the budget test reads it
         self._epoll = select.epoll()
-        self._calls: dict[int, Callable[[int], None]] = {}
+        self._calls: dict[int, tuple[int, Callable[[int], None]]] = {}  # with the wakeup in which it was given
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = 0
         self._stopped = False
@@ -51,7 +51,7 @@ class Loop:
             self._epoll.modify(fd, mask)
         else:
             self._epoll.register(fd, mask)
-        self._calls[fd] = call
+        self._calls[fd] = self.wakeups, call
 
     def forget(self, fd: int) -> None:
         """Stop watching ``fd``. Call it before closing: the kernel keeps an epoll entry alive by the open file."""
@@ -83,8 +83,9 @@ class Loop:
         ready = self._epoll.poll(timeout)
         self.wakeups += 1
         for fd, events in ready:
-            call = self._calls.get(fd)
-            if call is not None:  # an earlier callback of this batch may have dropped it
+            # An earlier callback of this batch may have closed it, and got the same number for something else.
+            since, call = self._calls.get(fd, (self.wakeups, None))
+            if call is not None and since != self.wakeups:
                 call(events)
         self._fire()
 

@@ -68,7 +68,10 @@ class Segments:
         # The last agent died inside _rotate, or this is a new log.
         older = _inode(self._path + ".1")
         start = start + _size(self._path + ".1") if older and inode == older else _size(self._path + ".1")
-        self._keep_note(now.st_ino, start)
+        try:
+            self._keep_note(now.st_ino, start)
+        except OSError:
+            pass  # a full disk costs old cursors their place, not the service its start
         return fd, start, now.st_size
 
     def _rotate(self) -> None:

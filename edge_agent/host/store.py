@@ -96,10 +96,14 @@ class Store:
         gone = [path for path in self._made.pop(name, ()) if path not in keep]
         self.complaints += directories.remove(gone, self.run_dir)
 
+    def names(self) -> list[str]:
+        """Services that have a directory here, with a record or without: its agent may have died before that."""
+        return sorted(os.listdir(os.path.join(self.run_dir, "services")))
+
     def units(self) -> dict[str, Unit]:
         """The records of this boot, by name. Records of an earlier boot speak of processes that are gone."""
         found = {}
-        for name in sorted(os.listdir(os.path.join(self.run_dir, "services"))):
+        for name in self.names():
             path = os.path.join(self.service_dir(name), UNIT)
             try:
                 boot, line, data = _read(path).partition(b"\n")

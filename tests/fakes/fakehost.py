@@ -10,7 +10,7 @@ import errno
 import itertools
 import os
 from collections import defaultdict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_agent.host.containment import (
@@ -57,7 +57,6 @@ class FakePlace:
     service: Service
     oom: int = 0
     kills: int = 0
-    told: OomCounts = field(default_factory=OomCounts)
 
 
 class FakeHost:
@@ -76,6 +75,10 @@ class FakeHost:
     def fail(self, call: str, *codes: int) -> None:
         """The next calls of that name fail with these error numbers, one each; 0 lets one through."""
         self._faults[call].extend(codes)
+
+    def faults_end(self) -> None:
+        """What was asked for and has not happened does not happen any more."""
+        self._faults.clear()
 
     def check(self, call: str) -> None:
         """Raise what was asked for."""
@@ -164,6 +167,7 @@ class FakeContainment:
     def __init__(self, host: FakeHost) -> None:
         self.host = host
         self.total: tuple[int, int] | None = None
+        self._told: dict[str, OomCounts] = {}  # as the real ones: gone with the agent
 
     def open(self) -> None:
         self.host.check("open")
@@ -179,7 +183,7 @@ class FakeContainment:
         if self.populated(service.name):
             raise OSError(errno.EBUSY, f"processes of {service.name} are still there")
         place = FakePlace(next(self.host._numbers), service)
-        place.told = OomCounts(total=self.host.total_ooms)
+        self._told[service.name] = OomCounts(total=self.host.total_ooms)
         self.host.places[service.name] = place
         return self._report(service, self._code("limit"))
 
@@ -224,6 +228,7 @@ class FakeContainment:
         if self.populated(name) or self._code("remove"):
             return False
         self.host.places.pop(name, None)
+        self._told.pop(name, None)
         return True
 
     def usage(self, name: str | None) -> Usage:
@@ -238,13 +243,13 @@ class FakeContainment:
         return OomCounts() if place is None else OomCounts(place.oom, place.kills, 0, self.host.total_ooms)
 
     def oom_cause(self, name: str) -> str:
-        place, now = self.host.places.get(name), self.oom_counts(name)
-        if place is None or now.kills <= place.told.kills:
+        before, now = self._told.get(name, OomCounts()), self.oom_counts(name)
+        if now.kills <= before.kills:
             return ""
-        before, place.told = place.told, now
-        for other in self.host.places.values():
-            if other.kills == other.told.kills:
-                other.told = other.told._replace(total=now.total)
+        self._told[name] = now
+        for other, told in self._told.items():
+            if self.oom_counts(other).kills == told.kills:
+                self._told[other] = told._replace(total=now.total)
         if now.oom > before.oom:
             return OWN
         return TOTAL if now.total > before.total else MACHINE

@@ -26,7 +26,8 @@ def services(draw: st.DrawFn, name: str, before: list[str]) -> m.Service:
         limits=m.Limits(
             memory_request=request, memory_limit=request + draw(st.integers(0, 3)) * 10, cpu_request=cpu, pids_limit=10
         ),
-        health=m.Health(kind=draw(st.sampled_from(("", "tcp")))),
+        health=m.Health(kind=draw(st.sampled_from(("", "tcp", "sd_notify"))), port=draw(st.integers(1, 2))),
+        log=m.Log(kind=draw(st.sampled_from(("memory", "disk"))), max_bytes=draw(st.sampled_from((1000, 2000)))),
         restart=m.Restart(
             condition=draw(st.sampled_from(("always", "on_failure", "never"))),
             max_attempts=draw(st.sampled_from((0, 2, m.UNLIMITED))),

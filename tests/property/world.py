@@ -22,6 +22,7 @@ class Process:
     alive: bool = True
     leftovers: bool = False
     ready_told: bool = False
+    watched: m.Health | None = None
 
 
 @dataclass
@@ -108,6 +109,8 @@ class World:
         elif isinstance(action, m.Kill):
             self.killing.add(action.name)
             self._check_empty(action.name)
+        elif isinstance(action, m.Watch) and action.service.name in self.processes:
+            self.processes[action.service.name].watched = action.service.health
 
     def _hear(self, action: m.Action) -> None:
         if isinstance(action, m.Commit):
