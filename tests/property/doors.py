@@ -46,6 +46,7 @@ class Main:
     excuses: set[str] = field(default_factory=set)  # why it may be told to end
     oom: str = ""  # whose memory it was killed for, as long as the agent has not said so
     attempts: int = 0  # to start this service, at that time
+    told_before: int = 0  # how often the journal had said so, at that time
 
     @property
     def alive(self) -> bool:

@@ -24,7 +24,7 @@ from .test_node import NAMES, plans
 if TYPE_CHECKING:
     from .doors import Main
 
-EXAMPLES = int(os.environ.get("EDGE_AGENT_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("EDGE_AGENT_EXAMPLES", "120"))
 FAULTS = (
     *(("prepare", code) for code in (errno.ENOENT, errno.EBUSY, errno.ENOSPC)),
     *(("launch", code) for code in (errno.ENOMEM, errno.EAGAIN)),
@@ -201,6 +201,4 @@ def order(seed: int) -> Callable[[list[int]], list[int]]:
 
 
 TestAgent = AgentMachine.TestCase
-TestAgent.settings = settings(
-    max_examples=int(os.environ.get("EDGE_AGENT_EXAMPLES", "60")), stateful_step_count=40, deadline=None
-)
+TestAgent.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)

@@ -67,6 +67,15 @@ def test_the_bound_of_a_log_moves_and_its_place_does_not() -> None:
     assert needs_restart(OLD, larger._replace(log=Log(kind="none", max_bytes=1 << 20)))
 
 
+def test_a_health_check_moves_but_what_the_environment_says_of_it_does_not() -> None:
+    speaks = OLD._replace(health=Health(kind="sd_notify", interval=10.0))
+    assert needs_restart(OLD, speaks)
+    assert needs_restart(speaks, OLD)
+    assert needs_restart(speaks, OLD._replace(health=Health(kind="sd_notify", interval=5.0)))
+    assert not needs_restart(speaks, OLD._replace(health=Health(kind="sd_notify", interval=10.0, failures=5)))
+    assert not needs_restart(OLD._replace(health=Health("tcp", interval=1.0)), OLD)
+
+
 def test_the_same_spec_needs_nothing() -> None:
     assert not needs_restart(OLD, Service(name="web", argv=("/bin/web",)))
     assert not needs_resize(OLD, Service(name="web", argv=("/bin/web",)))

@@ -283,3 +283,39 @@ def test_a_crash_at_any_step_of_a_rotation_keeps_offsets(
     assert cursor <= sum(pieces)
     assert cursor >= done
     after.close()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+@pytest.mark.parametrize("place", ["output", "web.log"])
+def test_a_log_that_cannot_be_opened_leaves_no_descriptor(bench: Bench, place: str) -> None:
+    before = descriptors()
+    (bench.folder / place / "x").mkdir(parents=True)  # in the place of the pipe or the log, and not to be removed
+    with pytest.raises(OSError, match="directory"):
+        bench.sink()
+    assert descriptors() == before
+
+
+def test_a_note_that_cannot_be_written_does_not_keep_a_log_from_opening(bench: Bench) -> None:
+    (bench.folder / "web.log.start~").mkdir(parents=True)
+    sink = bench.sink()
+    os.close(sink.open_writer())
+    assert sink.kind == "memory"
+
+
+def test_a_log_that_could_not_take_the_journals_place_does_so_at_the_next_start(bench: Bench) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as deaf:
+        deaf.bind(str(bench.journal))  # and does not listen
+        sink = bench.sink("journal")
+        (bench.folder / "web.log").mkdir(parents=True)
+        with pytest.raises(OSError, match="directory"):
+            sink.open_writer()
+        (bench.folder / "web.log").rmdir()
+        writer = sink.open_writer()
+    os.write(writer, b"hello")
+    os.close(writer)
+    bench.turn()
+    assert sink.read(0, 100) == (b"hello", 5)
+    assert "refused" in sink.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,22 @@ def test_a_disk_that_refuses_is_said_once_and_costs_nothing_else(tmp_path: Path)
         journal.add("oom", "web", "killed", notable=True)
     assert sum("cannot write events" in text for text in texts(journal)) == 1
     assert texts(journal).count("killed") == 3
+
+
+def test_a_full_segment_that_cannot_be_moved_is_an_event_and_closes_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(tmp_path))
+    (tmp_path / "events").write_bytes(bytes(SEGMENT))
+    closed: list[int] = []
+    close = os.close
+
+    def note(fd: int) -> None:
+        closed.append(fd)
+        close(fd)
+
+    monkeypatch.setattr(os, "close", note)
+    (tmp_path / "events.1").mkdir()  # rename(2) of a file to a directory: EISDIR
+    journal.add("oom", "web", "killed", notable=True)
+    assert [entry.kind for entry in journal.since(0)] == ["oom", "journal"]
+    assert len(set(closed)) == len(closed)

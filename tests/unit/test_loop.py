@@ -72,3 +72,28 @@ def test_watching_again_changes_mask_and_call() -> None:
     loop.forget(read)
     os.close(read)
     os.close(write)
+
+
+def test_readiness_of_a_closed_descriptor_is_not_taken_for_that_of_the_next_with_its_number() -> None:
+    loop, seen = Loop(Clock()), []
+    pipes = [os.pipe() for _ in range(3)]
+    quiet = pipes[2][0]
+
+    def replace(own: int, other: int) -> None:
+        os.read(own, 1)
+        seen.append("first")
+        loop.forget(other)
+        os.dup2(quiet, other)
+        loop.watch(other, READ, lambda _events: seen.append("of what was closed"))
+
+    for index in (0, 1):
+        own, other = pipes[index][0], pipes[1 - index][0]
+        loop.watch(own, READ, lambda _events, own=own, other=other: replace(own, other))  # type: ignore[misc]
+        os.write(pipes[index][1], b"x")
+    loop.turn(0)
+    assert seen == ["first"]
+    os.write(pipes[2][1], b"x")
+    loop.turn(0)
+    assert "of what was closed" in seen, "its own readiness is"
+    for fd in (fd for pipe in pipes for fd in pipe):
+        os.close(fd)
