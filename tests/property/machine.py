@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from edge_agent.agent.performer import Agent
@@ -42,6 +43,7 @@ class Machine:
         self.mains: dict[int, Main] = {}  # by start time
         self.children: set[int] = set()  # start times of the agent's own
         self.late: list[FakeProcess] = []  # of a killed agent, held, and slow to notice
+        self.slow = False  # whether the next of them will be
         self.attempts: Counter[str] = Counter()
         self.clients: dict[int, Client] = {}
         self.ooms = 0
@@ -85,15 +87,14 @@ class Machine:
         self.agent.prober = self.probes
         resume(self.agent, plan or committed or self.plan, committed)
 
-    def die(self, *, late: bool = False, again: bool = False) -> None:
+    def die(self, *, again: bool = False) -> None:
         """kill -9. ``again``: it executes itself anew instead, so its children stay its own."""
         self.countdown = 0
         self.store.close(remove=False)
         for fd in [fd for fd in self.fds if self.is_open(fd)]:
             os.close(fd)
         for name in self.store.stale:
-            for main in self.of(name):
-                main.excuses.add("its record is not true")
+            self._distrust(name)
         if not again:
             self.children.clear()
             for process in [process for process in self.host.processes.values() if not process.alive]:
@@ -101,11 +102,23 @@ class Machine:
         for main in self.mains.values():
             if main.alive and main.process.held:
                 main.excuses.add("was never released")
-                if late:
+                if self.slow:
                     self.late.append(main.process)
                 else:
                     self.host.end(main.process.pid, 127)
         self.clients.clear()  # their connections are gone
+
+    def lose_record(self, name: str, *, torn: bool) -> None:
+        """While no agent runs. ``torn``: it is there, and nonsense."""
+        path = Path(self.store.service_dir(name), "unit")
+        if path.exists():
+            self._distrust(name)
+            path.write_bytes(path.read_bytes()[:-3]) if torn else path.unlink()
+
+    def _distrust(self, name: str) -> None:
+        for main in self.mains.values():
+            if main.service.name == name:
+                main.excuses.add("its record is not true")
 
     def finish(self) -> None:
         """The loop has ended in an orderly way: what start.py does then, and what must be gone."""
@@ -163,12 +176,12 @@ class Machine:
                 raise Killed
 
     @contextmanager
-    def mortal(self, *, late: bool = False) -> Iterator[None]:
+    def mortal(self) -> Iterator[None]:
         """The agent may be killed in here; then the next one starts."""
         try:
             yield
         except Killed:
-            self.die(late=late)
+            self.die()
             self.start()
         self.observe()
 
@@ -230,6 +243,15 @@ class Machine:
         if self.probes.watched.get(name) is False and any(main.told == "" for main in self.of(name)):
             self.probes.watched[name] = True
             self.agent.emit(Ready(name))
+
+    def all_work(self) -> None:
+        """Every program runs, ends when it is told to, and answers when it is asked."""
+        for main in self.living():
+            if main.asked:
+                self.ends(main, 0)
+            self.executes(main)
+        for name in list(self.probes.watched):
+            self.answers(name)
 
     def sickens(self, name: str) -> None:
         if self.probes.watched.get(name):
@@ -305,12 +327,7 @@ class Machine:
         self.countdown = 0
         for _ in range(500):
             self.unstick()
-            for main in self.living():
-                if main.asked:
-                    self.ends(main, 0)
-                self.executes(main)
-            for name in list(self.probes.watched):
-                self.answers(name)
+            self.all_work()
             busy = self.turn()
             self.check()
             pending = self.loop.pending()

@@ -92,15 +92,26 @@ class AgentMachine(RuleBasedStateMachine):
     def nothing_is_stuck_any_more(self) -> None:
         self.machine.unstick()
 
-    @rule(name=st.sampled_from(NAMES))
-    def answers(self, name: str) -> None:
-        with self.machine.mortal():
-            self.machine.answers(name)
+    @rule(index=st.integers(0, 4))
+    def answers(self, index: int) -> None:
+        if main := self.some(index):
+            with self.machine.mortal():
+                self.machine.answers(main.service.name)
 
-    @rule(name=st.sampled_from(NAMES))
-    def sickens(self, name: str) -> None:
+    @rule(index=st.integers(0, 4))
+    def sickens(self, index: int) -> None:
+        if main := self.some(index):
+            with self.machine.mortal():
+                self.machine.sickens(main.service.name)
+
+    @rule()
+    def all_goes_well(self) -> None:
+        """For a while, so that there is more to go wrong."""
         with self.machine.mortal():
-            self.machine.sickens(name)
+            for _ in range(3):
+                self.machine.all_work()
+                self.machine.turn()
+        self.rise()
 
     # -- the machine ---------------------------------------------------------------------------------------------------
 
@@ -151,17 +162,26 @@ class AgentMachine(RuleBasedStateMachine):
                 self.machine.agent.hurry()
         self.rise()
 
-    @rule(late=st.booleans(), again=st.booleans(), plan=st.none() | plans(), moments=st.integers(0, 9))
-    def killed(self, late: bool, again: bool, plan: Plan | None, moments: int) -> None:
-        self.machine.die(late=late, again=again and self.machine.agent.records.complete)
+    @rule(again=st.booleans(), plan=st.none() | plans(), moments=st.integers(0, 9))
+    def killed(self, again: bool, plan: Plan | None, moments: int) -> None:
+        self.machine.die(again=again and self.machine.agent.records.complete)
         self.machine.countdown = moments
         self.machine.start(plan)
         self.machine.observe()
         self.rise()
 
-    @rule(moments=st.integers(1, 12))
-    def is_killed_soon(self, moments: int) -> None:
+    @rule(names=st.sets(st.sampled_from(NAMES), min_size=1), torn=st.booleans())
+    def records_are_lost(self, names: set[str], torn: bool) -> None:
+        self.machine.die()
+        for name in names:
+            self.machine.lose_record(name, torn=torn)
+        self.machine.start()
+        self.machine.observe()
+
+    @rule(moments=st.integers(1, 12), late=st.booleans())
+    def is_killed_soon(self, moments: int, late: bool) -> None:
         self.machine.countdown = moments
+        self.machine.slow = late
 
     def rise(self) -> None:
         """After an orderly end, start again as at the next boot."""

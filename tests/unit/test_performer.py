@@ -248,7 +248,8 @@ def test_an_unrecorded_process_is_no_reason_to_start_a_second(make: Make) -> Non
     machine.turn()
     machine.now += 1.0
     machine.countdown = 4  # before and after preparing, before and after fork(2)
-    with machine.mortal(late=True):
+    machine.slow = True
+    with machine.mortal():
         machine.turn()
     assert machine.lives == 2
     assert len(machine.host.living_anywhere("web")) == 1
