@@ -314,12 +314,13 @@ class Machine:
             if not main.oom or (seen is not None and seen.pid == main.process.pid):
                 continue
             del self.mains[started]
+            if "its record is not true" in main.excuses:
+                continue
+            assert self.told(name) > main.told_before, f"the disk does not say why {name} was killed"
             unit = self.agent.node.units.get(name)
             if unit is not None and main.attempts == self.attempts[name]:
                 fresh = not unit.last_exit  # what was removed while stopping came back with the next agent
                 assert fresh or "lack of memory" in unit.last_exit, f"{name} was killed for {main.oom}: {unit}"
-            if "its record is not true" not in main.excuses:
-                assert self.told(name) > main.told_before, f"the disk does not say why {name} was killed"
 
     def calm(self) -> None:
         """Everything works from now on, and time passes until nothing changes."""
