@@ -58,6 +58,8 @@ _FIXES = (
     ),
     ("expected ',' or", "a bracket that is never closed, or a comma missing", "close it, or put the comma"),
     ("did not find expected node content", "a value is missing inside brackets", "write it, or remove the comma"),
+    # libyaml's own bound, of a thousand or so, is met before ours: its scanner reads ahead for the end of a simple key.
+    ("exceeded maximum nesting depth", f"nested more than {MAX_DEPTH} levels deep", "a profile needs about 6"),
     (
         "block sequence entries are not allowed",
         "a list cannot start on this line",
