@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,8 @@ def test_a_reader_that_goes_away_is_no_traceback(home: Path, agent: FakeAgent) -
 
 def test_ctrl_c_is_clean(run: Run, agent: FakeAgent) -> None:
     def interrupt(_request: Request) -> None:
-        os.kill(os.getpid(), 2)
+        # To the command's thread: sent to the process, it might interrupt only this one.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     agent.answers["status"] = interrupt
     result = run("status")
