@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context, options: argparse.Namespace) -> int:
     """Look and tell. 0 when everything can be enforced, else 1."""
     agent = None
-    client = compiling.connect(context)
+    client = context.connect_if_running()
     if client is not None:
         with client:
             agent = client.call("status")["agent"]["pid"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from .. import budget, profile
-from ..control.client import AgentError, Client, NotRunningError
 from ..demand import Facts
 from ..host import facts as machine
 from ..model import Plan
@@ -48,15 +47,3 @@ def look_ahead(context: Context, agent: int | None) -> tuple[Facts, bool]:
     facts = look(context, agent)
     asks = agent is None and scope.wanted(facts, "auto")
     return (scope.granted(facts) if asks else facts), asks
-
-
-def connect(context: Context) -> Client | None:
-    """The running agent, or None. Raises AgentError when there is one that may not be talked to."""
-    try:
-        return context.connect()
-    except NotRunningError:
-        return None
-    except AgentError as error:
-        if error.code == "gone":  # it was just going away
-            return None
-        raise
