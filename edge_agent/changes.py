@@ -17,6 +17,7 @@ IN_PLACE = (
     "start_timeout",
     "oom_score_adj",
     "depends_on",
+    "freezable",
 )
 """Fields of Service that take effect without a new process: kernel or agent can change them under it."""
 

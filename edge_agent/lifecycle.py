@@ -49,6 +49,9 @@ OFF, WAITING, STARTING, READY, STOPPING, KILLING, BACKOFF, QUARANTINED, COMPLETE
     "quarantined",
     "completed",
 )
+SHED_GRACE = 2.0
+"""Seconds that a service which is shed has at most to end by itself: others wait for its memory."""
+
 LIVE = frozenset((STARTING, READY, STOPPING, KILLING))
 """States in which processes may exist."""
 
@@ -76,6 +79,7 @@ class Unit(Record):
     reason: str = ""  # why it is in this state, for people
     last_exit: str = ""
     last_exit_at: float = 0.0
+    shed: str = ""  # why it is kept from running though its profile has it
 
 
 class Start(Record):
@@ -177,7 +181,8 @@ def _ready(unit: Unit, _event: object, now: float) -> tuple[Unit, tuple[Action, 
 
 
 def _stop(unit: Unit, _event: object, now: float) -> tuple[Unit, tuple[Action, ...]]:
-    stopping = unit._replace(state=STOPPING, then=OFF, deadline=now + unit.service.stop_timeout, reason="")
+    grace = min(unit.service.stop_timeout, SHED_GRACE) if unit.shed else unit.service.stop_timeout
+    stopping = unit._replace(state=STOPPING, then=OFF, deadline=now + grace, reason="")
     return stopping, (Signal(unit.service.name, unit.service.stop_signal),) if unit.pid else ()
 
 

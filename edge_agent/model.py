@@ -91,6 +91,7 @@ class Service(Record):
     oom_score_adj: int = 0
     rlimits: tuple[tuple[int, int, int], ...] = ()  # (RLIMIT_*, soft, hard), -1 is infinity, setrlimit(2)
     directories: tuple[str, ...] = ()  # absolute, below the agent's data or run directory; made for its user
+    freezable: bool = False  # under pressure it may be frozen before it is shed
 
 
 class Plan(Record):
@@ -185,6 +186,20 @@ class Ask(Record):
     request: int
     verb: str
     name: str
+
+
+class Shed(Record):
+    """Memory is short: stop it gracefully, kill it soon, keep it away until ``Return``. ``text``: why, in numbers."""
+
+    name: str
+    text: str
+
+
+class Return(Record):
+    """There is room for it again."""
+
+    name: str
+    text: str
 
 
 class Shutdown(Record):
@@ -284,6 +299,8 @@ Event = (
     | OverLimit
     | Switch
     | Ask
+    | Shed
+    | Return
     | Shutdown
 )
 Action = Launch | Release | Resize | SetTotal | Watch | Signal | Kill | Remove | Commit | Note | Reply | Exit

@@ -41,8 +41,10 @@ from .model import (
     Plan,
     Reply,
     Resize,
+    Return,
     Service,
     SetTotal,
+    Shed,
     Shutdown,
     Signal,
     Switch,
@@ -99,7 +101,8 @@ class _Step:
         self.actions += actions
 
     def wanted(self, name: str) -> bool:
-        return name in self.goal and not self.units[name].down
+        unit = self.units[name]
+        return name in self.goal and not unit.down and not unit.shed
 
     def stale(self, name: str) -> bool:
         """Whether what runs under this name is not what the goal says, and cannot become it in place."""
@@ -175,6 +178,8 @@ def step(node: Node, event: Event, now: float) -> tuple[Node, list[Action]]:
         _ask(work, event)
     elif isinstance(event, Shutdown):
         _close(work)
+    elif isinstance(event, Shed | Return):
+        _shed(work, event)
     elif event.name in work.units:  # else: news of a service that is already gone
         work.apply(event.name, event)
     return _finish(work)
@@ -205,6 +210,9 @@ def _begin(work: _Step, event: Switch) -> None:
                 work.units[name] = unit._replace(down=False)
             if unit.state == QUARANTINED:
                 work.apply(name, Start())
+        for service in event.plan.services:
+            if service.importance >= ESSENTIAL and service.name in work.units:
+                _keep_up(work, service.name)
         work.node = node._replace(plan=_sharing(event.plan, work.units), change=change)
         work.aim()
         work.actions.append(Note("switching", "", f"from {node.plan.profile} to {event.plan.profile}"))
@@ -220,13 +228,28 @@ def _ask(work: _Step, event: Ask) -> None:
         text = f"cannot {event.verb} {event.name}: it is not a service of profile {work.node.plan.profile}"
         work.actions.append(Reply(event.request, text, "refused"))
         return
-    work.units[event.name] = unit._replace(down=event.verb == "stop")
+    work.units[event.name] = unit._replace(down=event.verb == "stop", shed="" if event.verb != "stop" else unit.shed)
     if event.verb == "restart" and unit.state in LIVE:
         work.apply(event.name, Stop())
     elif event.verb != "stop" and unit.state in (BACKOFF, QUARANTINED, COMPLETED):
         work.apply(event.name, Start())
     work.actions.append(Note(f"{event.verb}-asked", event.name, f"{event.verb} asked for by a person"))
     work.actions.append(Reply(event.request, ""))
+
+
+def _shed(work: _Step, event: Shed | Return) -> None:
+    unit, goal = work.units.get(event.name), work.goal.get(event.name)
+    leaves = isinstance(event, Shed)
+    if unit is None or goal is None or goal.importance >= ESSENTIAL or bool(unit.shed) == leaves:
+        return
+    work.units[event.name] = unit._replace(shed=event.text if leaves else "")
+    work.actions.append(Note("shed" if leaves else "returns", event.name, event.text, notable=leaves))
+
+
+def _keep_up(work: _Step, name: str) -> None:
+    """An essential service is never kept from running."""
+    if work.units[name].shed:
+        work.units[name] = work.units[name]._replace(shed="")
 
 
 def _close(work: _Step) -> None:

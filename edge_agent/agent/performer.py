@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ..host.probes import Prober
     from ..host.process import Processes
     from ..host.store import Store
+    from .governing import Governing
     from .recovery import Found
 
 EMPTY_POLL = 0.02
@@ -105,6 +106,7 @@ class Agent:
         self._notify_type = notify
         self.node: Node
         self.prober: Prober
+        self.governing: Governing
         self.requests: dict[int, Request] = {}
         self.reports: dict[str, Report] = {}
         self.total_report: Report = {}
@@ -161,6 +163,7 @@ class Agent:
     def close(self) -> None:
         """Everything is stopped: leave nothing behind in the run directory."""
         self.records.close()
+        self.governing.close()
         for timer in self._looks.values():
             timer.cancel()  # what cannot be removed yet, the containment tries once more as it closes
         self._set_timer()
@@ -187,7 +190,11 @@ class Agent:
     def _carry_out(self, actions: list[Action]) -> None:
         self.records.save()  # first on record, then done: a killed agent's successor knows of every process
         for action in actions:
-            self._perform[type(action)](action)
+            self.perform(action)
+
+    def perform(self, action: Action) -> None:
+        """Carry out one action."""
+        self._perform[type(action)](action)
 
     def _set_timer(self) -> None:
         due = None if self.done else next_deadline(self.node)
@@ -218,6 +225,7 @@ class Agent:
         name = service.name
         directories.make(service, self.store.data_dir, self.store.run_dir)
         self._report(name, self.containment.prepare(service))
+        self.governing.started(service)
         notify = self._open_notify(service)
         writer = self._sink(service).open_writer()
         try:
@@ -250,6 +258,7 @@ class Agent:
         self.containment.track(name, unit.pid, unit.started)
         self._watch_main(name, Main(process.Child(unit.pid, pidfd, unit.started, -1, -1)))
         self._report(name, self.containment.resize(unit.service))
+        self.governing.adopted(unit.service)
         self._attach(name, self.mains[name], first=True)
 
     def _attach(self, name: str, main: Main, *, first: bool = False) -> None:
@@ -302,6 +311,7 @@ class Agent:
 
     def _resize(self, action: Resize) -> None:
         self._report(action.service.name, self.containment.resize(action.service))
+        self.governing.hold(action.service.name)
 
     def _report(self, name: str, report: Report) -> None:
         self.reports[name] = report
@@ -312,6 +322,7 @@ class Agent:
         self.total_report = self.containment.set_total(action.memory, action.cpu)
 
     def _signal(self, action: Signal) -> None:
+        self.governing.let_go(action.name)
         main = self.mains.get(action.name)
         if main is not None:
             self.processes.send_signal(main.pidfd, action.signum)  # if there is nobody left, its end is on the way
@@ -347,6 +358,7 @@ class Agent:
 
     def _remove(self, action: Remove) -> None:
         name = action.name
+        self.governing.ended(name)
         notify = self._notify.pop(name, None)
         if notify is not None:
             notify.close()

@@ -12,11 +12,13 @@ import sys
 
 from .. import __version__, codec
 from ..control.server import Server
+from ..host import senses
 from ..host.journal import Journal
 from ..host.loop import READ, Loop
 from ..host.probes import Prober
 from ..host.store import LockedError, Store
 from ..model import Plan, Shutdown
+from .governing import Governing
 from .performer import Agent
 from .recovery import resume
 from .verbs import Verbs
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ..host.containment import Containment
+    from ..host.senses import Senses
 
 OPTIONS = {
     "plan-fd": "a descriptor to read the plan from",
@@ -91,17 +94,20 @@ class Resident:
         committed = self.store.committed()
         plan = self._plan(committed)
         mode = options.get("enforcement") or plan.enforcement
-        self.containment = _containment(mode, options)
+        self.containment, seen = _containment(mode, options)
         self.containment.open()
         self.journal = Journal(options["data-dir"])
         self.agent = Agent(self.loop, self.store, self.journal, self.containment, options["log-dir"])
         self.agent.prober = Prober(self.loop, self.containment, self.agent.emit)
+        self.agent.governing = Governing(self.agent, seen)
         kind = "cgroup2" if self.containment.kind == "cgroup2" else mode.replace("auto", "sampling")
         self.verbs = Verbs(self.agent, self._reload, self._reexec, kind)
         self.agent.woken = self.verbs.wake
         self._listen_for_signals()
         self.agent.note("agent", "", f"edge-agent {__version__} starts with profile {plan.profile}")
         resume(self.agent, plan, committed, options.get("degraded", ""))
+        if mode != "none":
+            self.agent.governing.begin()
         self.server = Server(
             self.loop,
             os.path.join(options["run-dir"], "control"),
@@ -213,7 +219,7 @@ def tell_systemd(message: str) -> None:
         sock.close()
 
 
-def _containment(mode: str, options: dict[str, str]) -> Containment:
+def _containment(mode: str, options: dict[str, str]) -> tuple[Containment, Senses]:
     code = "by-setting"
     if mode in ("auto", "cgroup2"):
         from ..host import hierarchy
@@ -222,10 +228,13 @@ def _containment(mode: str, options: dict[str, str]) -> Containment:
         if place.delegated:
             from ..host.cgroup import CgroupContainment
 
-            return CgroupContainment(place.path, io_device=options.get("io-device", ""), sampled=mode == "auto")
+            device = options.get("io-device", "")
+            held = CgroupContainment(place.path, io_device=device, sampled=mode == "auto")
+            return held, senses.CgroupSenses(held)
         if mode == "cgroup2":
             raise StartError("cannot enforce by cgroup2: no delegated cgroup here; fix: see `edge-agent check`")
         code = "not-delegated" if place.kind == "unified" else "no-cgroup2"
     from ..host.tree import TreeContainment
 
-    return TreeContainment(options["run-dir"], "none" if mode == "none" else "sampling", code)
+    tree = TreeContainment(options["run-dir"], "none" if mode == "none" else "sampling", code)
+    return tree, senses.MachineSenses()

@@ -100,6 +100,15 @@ class CgroupContainment:
             failed = held.apply(cgroup, wanted, fresh=False)
         return held.report(service.limits, failed, self.missing, self._io, sampled=self._sampled)
 
+    def cgroup(self, name: str | None) -> Cgroup | None:
+        """The cgroup of a service, or of all (None); None when it has gone."""
+        return self._services if name is None else self._get(name)
+
+    @property
+    def io_device(self) -> str:
+        """'major:minor' of the disk that io.max is about, '' without the controller."""
+        return "" if "io" in self.missing else self._device
+
     def entry(self, name: str) -> int:
         """cgroup.procs, for the child to write to."""
         cgroup = self._get(name)
@@ -160,7 +169,7 @@ class CgroupContainment:
 
     def usage(self, name: str | None) -> Usage:
         """From memory.current, cpu.stat and pids.current."""
-        cgroup = self._services if name is None else self._get(name)
+        cgroup = self.cgroup(name)
         if cgroup is None:
             return Usage()
         found: dict[str, int | None] = {"memory": None, "cpu_usec": None, "pids": None}

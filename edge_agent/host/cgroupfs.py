@@ -27,6 +27,7 @@ class Cgroup:
     memory_current = IntFile("memory.current")
     memory_low = IntFile("memory.low")
     memory_max = MaxFile("memory.max")
+    memory_high = MaxFile("memory.high")
     memory_swap_max = MaxFile("memory.swap.max")
     memory_oom_group = FlagFile("memory.oom.group")
     memory_events = FlatKeyed("memory.events")

@@ -9,11 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from edge_agent.agent.governing import Governing
 from edge_agent.agent.performer import Agent
 from edge_agent.agent.recovery import resume
 from edge_agent.changes import needs_restart
 from edge_agent.host.journal import Journal
 from edge_agent.host.process import Child
+from edge_agent.host.senses import MachineSenses
 from edge_agent.lifecycle import LIVE, QUARANTINED, READY, UP, WAITING
 from edge_agent.model import Ask, Plan, Ready, Shutdown, Switch, Unhealthy
 from tests.fakes.fakehost import FakeProcess
@@ -85,6 +87,7 @@ class Machine:
         )
         self.probes = Probes()
         self.agent.prober = self.probes
+        self.agent.governing = Governing(self.agent, MachineSenses(self.directory + "/no-proc"))
         resume(self.agent, plan or committed or self.plan, committed)
 
     def die(self, *, again: bool = False) -> None:

@@ -64,4 +64,15 @@ def test_the_resident_imports_nothing_that_is_not_paid_for() -> None:
 
 def test_of_this_package_only_the_resident_rooms_are_loaded() -> None:
     rooms = {name.split(".")[1] for name in modules() if name.startswith("edge_agent.")}
-    assert rooms == {"agent", "changes", "codec", "control", "host", "lifecycle", "model", "reconciler", "records"}
+    assert rooms == {
+        "agent",
+        "changes",
+        "codec",
+        "control",
+        "governor",
+        "host",
+        "lifecycle",
+        "model",
+        "reconciler",
+        "records",
+    }

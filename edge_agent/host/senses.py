@@ -1,0 +1,261 @@
+"""What the governor sees and does: pressure stall information, usage, and holds on running services.
+
+Counters are cumulative, microseconds or bytes, as in the kernel's accounting/psi.rst and admin-guide/cgroup-v2.rst; a
+file that is not there reads as zeros, a cgroup that has gone as None. Triggers are descriptors that give EPOLLPRI when
+tasks stalled for so long within a window; a cgroup that goes takes its triggers along (EPOLLERR).
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..records import Record
+from .hierarchy import read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from ..model import Service
+    from .cgroup import CgroupContainment
+    from .cgroupfs import Cgroup
+
+SOME, FULL = "some", "full"
+UNPRIVILEGED = 2_000_000
+"""Microseconds; windows of a trigger that is not set by root are multiples of it."""
+ECHO = "/bin/echo"
+LEFT_OVER = 16 << 20
+"""Bytes; less free swap than that is none."""
+
+
+class Raw(Record):
+    """Counters of one cgroup."""
+
+    memory: int = 0  # bytes now, memory.current
+    cache: int = 0  # bytes of it that can be dropped at once: file pages
+    memory_some: int = 0  # microseconds stalled
+    memory_full: int = 0
+    cpu: int = 0  # microseconds used
+    cpu_some: int = 0
+    io: int = 0  # bytes read and written
+    io_some: int = 0
+
+
+class Machine(Record):
+    """The machine as a whole."""
+
+    memory_some: int = 0  # microseconds stalled
+    memory_full: int = 0
+    available: int = 0  # bytes, MemAvailable
+    memory: int = 0  # bytes, MemTotal
+    swap_free: int = 0  # bytes
+
+
+if TYPE_CHECKING:
+
+    class Senses(Protocol):
+        """The door. ``name`` None is all services together."""
+
+        psi: bool  # are there triggers here?
+
+        def machine(self) -> Machine:
+            """The machine now."""
+
+        def raw(self, name: str | None) -> Raw | None:
+            """The counters now; None: it has gone, or nothing counts here."""
+
+        def arm(self, name: str | None, resource: str, kind: str, stall: int, window: int) -> int:
+            """A trigger, microseconds; the caller closes it. -1: none to be had."""
+
+        def arm_machine(self, stall: int, window: int) -> int:
+            """The same for the machine's memory."""
+
+        def squeeze(self, name: str, resource: str, amount: int, *, swap: bool) -> int:
+            """Hold a service to ``amount``. A pidfd of the process that waits for the reclaim, or -1."""
+
+        def relax(self, service: Service, resource: str) -> None:
+            """Back to the limits of the plan."""
+
+        def freeze(self, name: str, *, frozen: bool) -> None:
+            """Stop it where it is, or let it go on."""
+
+
+class MachineSenses:
+    """Where no cgroup can be read: the machine only. Holds do nothing."""
+
+    def __init__(self, proc: str = "/proc") -> None:
+        self._proc = proc
+        self.psi = bool(read_text(f"{proc}/pressure/memory"))
+
+    def machine(self) -> Machine:
+        """From pressure/memory and meminfo, proc_meminfo(5)."""
+        some, full = stalls(read_text(f"{self._proc}/pressure/memory"))
+        wanted = {"MemAvailable:": 0, "MemTotal:": 0, "SwapFree:": 0}
+        for line in read_text(f"{self._proc}/meminfo").splitlines():
+            words = line.split()
+            if words and words[0] in wanted:
+                wanted[words[0]] = int(words[1]) * 1024
+        return Machine(some, full, wanted["MemAvailable:"], wanted["MemTotal:"], wanted["SwapFree:"])
+
+    def raw(self, name: str | None) -> Raw | None:  # noqa: ARG002 - the door's
+        """Nothing counts here."""
+        return None
+
+    def arm(self, name: str | None, resource: str, kind: str, stall: int, window: int) -> int:  # noqa: ARG002
+        """There is no cgroup."""
+        return -1
+
+    def arm_machine(self, stall: int, window: int) -> int:
+        """A trigger on the machine's memory."""
+        return _arm(f"{self._proc}/pressure/memory", None, SOME, stall, window) if self.psi else -1
+
+    def squeeze(self, name: str, resource: str, amount: int, *, swap: bool) -> int:  # noqa: ARG002
+        """Nothing to hold it by."""
+        return -1
+
+    def relax(self, service: Service, resource: str) -> None:
+        """Nothing holds it."""
+
+    def freeze(self, name: str, *, frozen: bool) -> None:
+        """Nothing to stop it by."""
+
+
+class CgroupSenses(MachineSenses):
+    """By the services' cgroups."""
+
+    def __init__(self, containment: CgroupContainment, proc: str = "/proc") -> None:
+        super().__init__(proc)
+        self._containment = containment
+
+    def raw(self, name: str | None) -> Raw | None:
+        """Six small files; memory.stat only of all services together, whose cache is to be told from what is used."""
+        cgroup = self._containment.cgroup(name)
+        if cgroup is None:
+            return None
+        try:
+            return _read(cgroup, with_cache=name is None)
+        except (OSError, ValueError):
+            return None
+
+    def arm(self, name: str | None, resource: str, kind: str, stall: int, window: int) -> int:
+        """On the cgroup's RESOURCE.pressure."""
+        cgroup = self._containment.cgroup(name) if self.psi else None
+        return -1 if cgroup is None else _arm(f"{resource}.pressure", cgroup.fd, kind, stall, window)
+
+    def squeeze(self, name: str, resource: str, amount: int, *, swap: bool) -> int:
+        """cpu.max and io.max at once. Memory by a child of this process: the kernel has whoever writes memory.high or
+        memory.reclaim do the reclaiming, for seconds. memory.high only with swap: without, it stops the service for
+        good."""
+        cgroup = self._containment.cgroup(name)
+        if cgroup is None:
+            return -1
+        try:
+            if resource == "cpu":
+                cgroup.cpu_max = max(amount, 1)
+            elif resource == "io":
+                device = self._containment.io_device
+                if device:
+                    cgroup.io_max = {device: {"rbps": amount, "wbps": amount}}
+            else:
+                return _reclaim(cgroup, amount, swap=swap)
+        except (OSError, ValueError):
+            pass  # gone, or no such file here; the look after this one sees what it came to
+        return -1
+
+    def relax(self, service: Service, resource: str) -> None:
+        """Write the plan's limits again."""
+        cgroup = self._containment.cgroup(service.name)
+        if cgroup is None:
+            return
+        if resource == "memory":
+            try:
+                cgroup.memory_high = None
+            except OSError:
+                pass
+        else:
+            self._containment.resize(service)
+
+    def freeze(self, name: str, *, frozen: bool) -> None:
+        """cgroup.freeze: asked for; it takes effect when every task has reached a stop."""
+        cgroup = self._containment.cgroup(name)
+        if cgroup is not None:
+            try:
+                cgroup.freeze = frozen
+            except OSError:
+                pass
+
+
+def stalls(text: str) -> tuple[int, int]:
+    """(some, full) total microseconds of a pressure file; zeros for one that cannot be read."""
+    found = {SOME: 0, FULL: 0}
+    for line in text.splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind in found:
+            found[kind] = int(rest.rpartition("total=")[2])
+    return found[SOME], found[FULL]
+
+
+def _read(cgroup: Cgroup, *, with_cache: bool) -> Raw:
+    def text(name: bytes) -> str:
+        try:
+            return cgroup.get_property(name)
+        except FileNotFoundError:  # a controller that is not there
+            return ""
+        except OSError:  # EOPNOTSUPP: psi=0
+            return ""
+
+    some, full = stalls(text(b"memory.pressure"))
+    cache = 0
+    if with_cache:
+        for line in text(b"memory.stat").splitlines():
+            key, _, number = line.partition(" ")
+            if key in ("active_file", "inactive_file"):
+                cache += int(number)
+    io = 0
+    for line in text(b"io.stat").splitlines():
+        for word in line.split()[1:]:
+            key, _, number = word.partition("=")
+            if key in ("rbytes", "wbytes"):
+                io += int(number)
+    used = text(b"cpu.stat").partition("usage_usec ")[2].partition("\n")[0]
+    return Raw(
+        memory=int(text(b"memory.current") or 0),
+        cache=cache,
+        memory_some=some,
+        memory_full=full,
+        cpu=int(used or 0),
+        cpu_some=stalls(text(b"cpu.pressure"))[0],
+        io=io,
+        io_some=stalls(text(b"io.pressure"))[0],
+    )
+
+
+def _arm(path: str, directory: int | None, kind: str, stall: int, window: int) -> int:
+    """The shortest window that this process may have: 500 ms to 10 s for root, multiples of 2 s for others."""
+    longer = -(-window // UNPRIVILEGED) * UNPRIVILEGED
+    for microseconds in dict.fromkeys((window, longer)):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        except OSError:
+            return -1
+        try:
+            os.write(fd, f"{kind} {stall * microseconds // window} {microseconds}\0".encode())
+        except OSError:
+            os.close(fd)
+        else:
+            return fd
+    return -1
+
+
+def _reclaim(cgroup: Cgroup, amount: int, *, swap: bool) -> int:
+    above = cgroup.memory_current - amount
+    if above <= 0 and not swap:
+        return -1
+    name, value = (b"memory.high", amount) if swap else (b"memory.reclaim", above)
+    fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.fd)
+    try:
+        # By another program, not a fork: that would hold the agent's locks and sockets for as long as it takes.
+        pid = os.posix_spawn(ECHO, ["echo", str(value)], {}, file_actions=[(os.POSIX_SPAWN_DUP2, fd, 1)])
+    finally:
+        os.close(fd)
+    return os.pidfd_open(pid)
