@@ -52,6 +52,8 @@ def compile_plan(profile: Profile, facts: Facts, *, fit: bool = False) -> Plan:
         services = [_resolve(demand, total, profile.source, notes, problems) for demand in enabled]
     if problems:
         raise BudgetError(problems)
+    asleep = {name for entry in profile.schedule for name in entry.services}
+    services = [service._replace(scheduled=True) if service.name in asleep else service for service in services]
     if any(total.over(services)):
         drops, rest = choose_drops(services, total)
         if not fit or any(total.over(rest)):
@@ -74,6 +76,7 @@ def compile_plan(profile: Profile, facts: Facts, *, fit: bool = False) -> Plan:
         enforcement=profile.enforcement,
         switch_timeout=profile.switch_timeout,
         notes=tuple(notes),
+        schedule=profile.schedule,
     )
     require(facts, plan)
     return plan

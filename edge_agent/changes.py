@@ -18,6 +18,7 @@ IN_PLACE = (
     "oom_score_adj",
     "depends_on",
     "freezable",
+    "scheduled",
 )
 """Fields of Service that take effect without a new process: kernel or agent can change them under it."""
 

@@ -5,7 +5,7 @@ Only the front end imports this; the resident reads Plans.
 
 from __future__ import annotations
 
-from .model import Service
+from .model import Entry, Service
 from .records import Record
 
 
@@ -44,6 +44,7 @@ class Profile(Record):
     enforcement: str = "auto"
     switch_timeout: float = 60.0
     not_acted_on: tuple[str, ...] = ()  # dotted keys with lines, accepted but without effect in this release
+    schedule: tuple[Entry, ...] = ()
 
 
 class Facts(Record):

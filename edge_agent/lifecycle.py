@@ -80,6 +80,7 @@ class Unit(Record):
     last_exit: str = ""
     last_exit_at: float = 0.0
     shed: str = ""  # why it is kept from running though its profile has it
+    awake: bool = False  # asked for by the schedule, or by a person: counts for a scheduled service only
 
 
 class Start(Record):

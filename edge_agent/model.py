@@ -92,6 +92,27 @@ class Service(Record):
     rlimits: tuple[tuple[int, int, int], ...] = ()  # (RLIMIT_*, soft, hard), -1 is infinity, setrlimit(2)
     directories: tuple[str, ...] = ()  # absolute, below the agent's data or run directory; made for its user
     freezable: bool = False  # under pressure it may be frozen before it is shed
+    scheduled: bool = False  # it runs only while the schedule, or a person, asks for it
+
+
+class Entry(Record):
+    """One entry of a schedule. A window has ``end``, or ``cron`` and ``lasts``; ``cron`` alone has moments."""
+
+    name: str
+    cron: str = ""  # five fields, crontab(5)
+    begin: int = -1  # minutes after midnight
+    end: int = -1  # the same; up to ``begin`` it is the next day's, 1440 is midnight
+    days: tuple[int, ...] = ()  # 0 is Monday: the days on which a window begins; (): every day
+    zone: str = ""  # of the IANA database; '': the machine's
+    lasts: float = 0.0  # seconds from an occurrence of ``cron`` to the end of its window
+    profile: str = ""  # to switch to, or
+    services: tuple[str, ...] = ()  # to run
+    grace: float = 3600.0  # seconds by which a missed moment may be late and is still made up for
+
+    @property
+    def is_window(self) -> bool:
+        """Whether it has an end, so that it is open or closed."""
+        return self.end >= 0 or self.lasts > 0
 
 
 class Plan(Record):
@@ -108,6 +129,7 @@ class Plan(Record):
     switch_timeout: float = 60.0  # seconds for essentials to become ready before a switch is rolled back
     notes: tuple[str, ...] = ()  # what the compiler wants said: keys not acted on, services dropped by --fit
     flags: tuple[str, ...] = ()  # of the command that compiled it, for the next boot and for a reload
+    schedule: tuple[Entry, ...] = ()  # what its timekeeper may ask for
 
 
 # -- events: what the outside tells the reconciler ---------------------------------------------------------------------
@@ -199,6 +221,14 @@ class Return(Record):
     """There is room for it again."""
 
     name: str
+    text: str
+
+
+class Wake(Record):
+    """The schedule asks for a service, or asks no more. ``text``: by which entry, and why now."""
+
+    name: str
+    awake: bool
     text: str
 
 
@@ -301,6 +331,7 @@ Event = (
     | Ask
     | Shed
     | Return
+    | Wake
     | Shutdown
 )
 Action = Launch | Release | Resize | SetTotal | Watch | Signal | Kill | Remove | Commit | Note | Reply | Exit

@@ -49,6 +49,7 @@ from .model import (
     Signal,
     Switch,
     Tick,
+    Wake,
     Watch,
 )
 from .records import Record
@@ -102,7 +103,7 @@ class _Step:
 
     def wanted(self, name: str) -> bool:
         unit = self.units[name]
-        return name in self.goal and not unit.down and not unit.shed
+        return name in self.goal and not unit.down and not unit.shed and (unit.awake or not self.goal[name].scheduled)
 
     def stale(self, name: str) -> bool:
         """Whether what runs under this name is not what the goal says, and cannot become it in place."""
@@ -180,6 +181,8 @@ def step(node: Node, event: Event, now: float) -> tuple[Node, list[Action]]:
         _close(work)
     elif isinstance(event, Shed | Return):
         _shed(work, event)
+    elif isinstance(event, Wake):
+        _wake(work, event)
     elif event.name in work.units:  # else: news of a service that is already gone
         work.apply(event.name, event)
     return _finish(work)
@@ -228,7 +231,10 @@ def _ask(work: _Step, event: Ask) -> None:
         text = f"cannot {event.verb} {event.name}: it is not a service of profile {work.node.plan.profile}"
         work.actions.append(Reply(event.request, text, "refused"))
         return
-    work.units[event.name] = unit._replace(down=event.verb == "stop", shed="" if event.verb != "stop" else unit.shed)
+    stops = event.verb == "stop"
+    work.units[event.name] = unit._replace(
+        down=stops, shed=unit.shed if stops else "", awake=unit.awake if stops else True
+    )
     if event.verb == "restart" and unit.state in LIVE:
         work.apply(event.name, Stop())
     elif event.verb != "stop" and unit.state in (BACKOFF, QUARANTINED, COMPLETED):
@@ -244,6 +250,21 @@ def _shed(work: _Step, event: Shed | Return) -> None:
         return
     work.units[event.name] = unit._replace(shed=event.text if leaves else "")
     work.actions.append(Note("shed" if leaves else "returns", event.name, event.text, notable=leaves))
+
+
+def _wake(work: _Step, event: Wake) -> None:
+    """What a person has stopped stays so; what has done its work, or was given up, is begun again."""
+    unit, goal = work.units.get(event.name), work.goal.get(event.name)
+    if unit is None or goal is None or not goal.scheduled:
+        return
+    again = event.awake and not unit.down and unit.state in (QUARANTINED, COMPLETED)
+    if unit.awake == event.awake and not again:
+        return
+    work.units[event.name] = unit._replace(awake=event.awake)
+    if again:
+        work.apply(event.name, Start())
+    kept = "; a person has stopped it, so it stays stopped" if event.awake and unit.down else ""
+    work.actions.append(Note("schedule", event.name, event.text + kept))
 
 
 def _keep_up(work: _Step, name: str) -> None:

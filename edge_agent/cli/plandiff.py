@@ -47,6 +47,7 @@ _PLAIN = {
     "rlimits": "rlimits",
     "directories": "own directories",
     "freezable": "freezing under pressure",
+    "scheduled": "schedule",
 }
 """Fields of Service as a person calls them, in the order they are listed. Values stay out: an environment may
 hold secrets. ``limits`` is told with its values instead."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..demand import Amount, Demand, Profile
+from ..model import Entry
+from . import files
 from .bundled import HERE
 from .directories import Directories
 from .graph import cycles
 from .problems import MOST_PROBLEMS, Problem, ProfileError, nearest, suggest
-from .program import Program
+from .program import Program, default_importance
+from .schedule import TIMEKEEPER, Check
 from .schema import Settings
 from .service import DEFAULT_IMPORTANCE, Service
 from .system import System
@@ -35,12 +38,14 @@ class Build:
         self.settings = settings
         self.layers = layers
         self.removed = removed
+        self.directories = directories
         self.problems: list[Problem] = []
         self.program = Program(settings, directories, environ, system, self._problem)
 
     def profile(self, name: str, source: str, notes: list[str]) -> Profile:
         """The profile. Raises ProfileError."""
         settings, totals = self.settings, self.settings.deployment.resources
+        schedule = self._schedule(name)
         demands = tuple(self._demand(each, service) for each, service in settings.services.items())
         self._check_dependencies()
         self._check_totals()
@@ -55,6 +60,7 @@ class Build:
             os_memory_reserve=totals.os_memory,
             enforcement=settings.deployment.enforcement,
             switch_timeout=settings.deployment.switch_timeout,
+            schedule=schedule,
             not_acted_on=(*not_acted_on(settings, self.layers), *self._unavailable(), *notes),
         )
         if self.problems:
@@ -76,8 +82,26 @@ class Build:
             bundled=service.bundled is not None,
         )
 
-    @staticmethod
-    def _runs(service: Service) -> bool:
+    def _schedule(self, name: str) -> tuple[Entry, ...]:
+        settings = self.settings
+        own = settings.services.get(TIMEKEEPER)
+        if settings.schedule and own is not None and own.bundled != TIMEKEEPER:
+            why = "the schedule needs the bundled service of this name"
+            self._problem(("services", TIMEKEEPER), why, "give yours another name")
+        elif settings.schedule and own is not None and not own.enabled:
+            self._problem(("services", TIMEKEEPER, "enabled"), "without it nothing keeps the schedule", "remove it")
+        check = Check(settings.services, files.known(self.directories), name, _importance, self._problem)
+        entries = check.entries(settings.schedule)
+        self.program.timekeeping = {
+            "control": f"{self.directories.run}/control",
+            "profile": name,
+            "schedule": [entry._asdict() for entry in entries],
+        }
+        return entries
+
+    def _runs(self, service: Service) -> bool:
+        if service.bundled == TIMEKEEPER and not self.settings.schedule:
+            return False
         return service.enabled and (service.bundled is None or service.bundled in HERE)
 
     def _problem(self, path: Path, why: str, fix: str = "") -> None:
@@ -135,9 +159,16 @@ class Build:
             if service.enabled and service.bundled is not None and service.bundled not in HERE:
                 line = where(self.layers, path)
                 notes.append(f"services.{name} ({line}): not part of this release yet, treated as disabled")
+            elif service.bundled == TIMEKEEPER and service.enabled and not self.settings.schedule:
+                line = where(self.layers, path)
+                notes.append(f"services.{name} ({line}): this profile has no schedule, treated as disabled")
             elif service.mode == "embedded":
                 line = where(self.layers, (*path, "mode"))
                 notes.append(f"services.{name}.mode ({line}): runs as a subprocess")
         if not self.settings.services:
             notes.append("services: this profile has none, nothing will run")
         return notes
+
+
+def _importance(service: Service) -> int:
+    return default_importance(service) if service.importance is None else service.importance

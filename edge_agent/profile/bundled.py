@@ -7,16 +7,19 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import model_validator
 
+from ..demand import Amount
 from . import readers
+from .checks import Health
 from .problems import ReadError
 from .readers import Before, Flag, Port, Reader
 from .section import Section
-from .service import Service
+from .service import MemoryAmounts, Resources, Service
 from .tree import Leaf
 
-HERE = frozenset(("identity", "storage", "node"))
+HERE = frozenset(("identity", "storage", "node", "timekeeper"))
 """Programs of this release. The others of ``service.DEFAULT_IMPORTANCE`` are known names without a program yet."""
 P2P_PORT = 4001
+MIB = 1 << 20
 
 _ENDPOINT = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9*._-]+):([0-9]{1,5})")
 _Z85 = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
@@ -135,3 +138,16 @@ class Node(Service):
     def options(self) -> dict[str, Any]:
         """The link. ``port`` is part of ``listen`` here."""
         return {"p2p": self.p2p.told(self.port)}
+
+
+class Timekeeper(Service):
+    """Keeps the schedule. A profile that has one need not name it; it does so to give it other limits.
+
+    It wakes up when something is due and not in between, so it is not asked for signs of life either: every wait of
+    its loop is bounded, and an end is seen at once.
+    """
+
+    health: Health | None = Health.model_construct(interval=0.0)
+    resources: Resources = Resources.model_construct(
+        memory=MemoryAmounts.model_construct(request=Amount(24 * MIB), limit=Amount(64 * MIB)), pids=16
+    )

@@ -12,6 +12,7 @@ from .bundled import P2p
 from .directories import Directories
 from .environment import substitute
 from .problems import ReadError
+from .schedule import TIMEKEEPER
 from .schema import Settings
 from .service import DEFAULT_IMPORTANCE, Service
 from .system import DEFAULT_PATH, Account, System
@@ -42,6 +43,7 @@ class Program:
         self.system = system
         self.report = report
         self.own_account = system.own_account()
+        self.timekeeping: dict[str, object] = {}  # what the timekeeper alone is told
 
     def service(self, name: str, service: Service, runs: bool) -> model.Service:
         """The service, its memory and cpu left to the budget. Problems go to ``report``."""
@@ -143,7 +145,8 @@ class Program:
             "node_id": self.settings.deployment.node_id,
             "cluster_name": self.settings.deployment.cluster_name,
         }
-        told = {OPTIONS: json.dumps(options | service.options())}
+        own = self.timekeeping if service.bundled == TIMEKEEPER else service.options()
+        told = {OPTIONS: json.dumps(options | own)}
         return told | {LOG_LEVEL: "DEBUG"} if self.settings.development.debug_logging else told
 
     def _argv(self, service: Service, resolve: Resolve) -> tuple[str, ...]:

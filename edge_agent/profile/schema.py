@@ -10,9 +10,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from ..demand import Amount
 from . import readers
-from .bundled import Identity, Later, Node, Storage
+from .bundled import HERE, Identity, Later, Node, Storage, Timekeeper
 from .problems import Place
 from .readers import Before, Flag, Memory, PositiveDuration, Reader, Text, Whole
+from .schedule import TIMEKEEPER, Schedule
 from .section import NOT_YET, NotActedOn, Section
 from .service import DEFAULT_IMPORTANCE, IoPriority, Scheduler, Service, ServiceName
 from .tree import Leaf, Map, data
@@ -174,7 +175,7 @@ def _service_model(value: object) -> str:
     written = name.text if isinstance(name, Leaf) else ""
     if isinstance(value, dict) and "command" in value:
         return "<command>"
-    if written in ("identity", "storage", "node"):
+    if written in HERE:
         return f"<{written}>"
     return "<later>" if written in DEFAULT_IMPORTANCE else "<command>"
 
@@ -184,6 +185,7 @@ AnyService = Annotated[
     | Annotated[Identity, Tag("<identity>")]
     | Annotated[Storage, Tag("<storage>")]
     | Annotated[Node, Tag("<node>")]
+    | Annotated[Timekeeper, Tag("<timekeeper>")]
     | Annotated[Later, Tag("<later>")],
     Discriminator(_service_model),
 ]
@@ -192,6 +194,7 @@ SERVICE_MODELS: dict[str, type[Service]] = {
     "<identity>": Identity,
     "<storage>": Storage,
     "<node>": Node,
+    "<timekeeper>": Timekeeper,
     "<later>": Later,
 }
 Services = Annotated[
@@ -224,6 +227,7 @@ class Settings(BaseSettings):
     deployment: Deployment = Deployment()
     orchestrator: Orchestrator = Orchestrator()
     services: Services = {}
+    schedule: Schedule = ()
     development: Development = Development()
     performance: Performance = Performance()
     security: Security = Security()
@@ -248,8 +252,12 @@ class Settings(BaseSettings):
     def _name_bundled(cls, values: dict[str, Any]) -> dict[str, Any]:
         """A service without a command is the bundled one of its name."""
         services = values.get("services")
+        if values.get("schedule") and (services is None or (isinstance(services, Leaf) and services.empty)):
+            services = {}
         if not isinstance(services, dict):
             return values
+        if isinstance(values.get("schedule"), list | dict) and TIMEKEEPER not in services:
+            services = services | {TIMEKEEPER: {}}
         return values | {"services": {name: _with_bundled(name, service) for name, service in services.items()}}
 
 

@@ -35,6 +35,7 @@ DEFAULT_IMPORTANCE = {
     "api_gateway": NORMAL,
     "analytics": HEAVY,
     "telemetry": HEAVY,
+    "timekeeper": 90,  # the last to go: it brings back what sleeps, but a node does without it for a while
 }
 """The bundled services. Other services are NORMAL unless they say otherwise."""
 INFINITE = ("unlimited", "infinity")
