@@ -20,7 +20,7 @@ from . import text
 from .admission import BudgetError, Drop, Total, choose_drops, find_cycle, in_start_order, refusal
 from .demand import Amount, Demand, Facts, Profile
 from .enforcement import require
-from .model import Plan, Service
+from .model import ESSENTIAL, Plan, Service
 
 __all__ = ["BudgetError", "compile_plan"]
 
@@ -53,7 +53,10 @@ def compile_plan(profile: Profile, facts: Facts, *, fit: bool = False) -> Plan:
     if problems:
         raise BudgetError(problems)
     asleep = {name for entry in profile.schedule for name in entry.services}
-    services = [service._replace(scheduled=True) if service.name in asleep else service for service in services]
+    services = [
+        service._replace(scheduled=True) if service.name in asleep and service.importance < ESSENTIAL else service
+        for service in services
+    ]
     if any(total.over(services)):
         drops, rest = choose_drops(services, total)
         if not fit or any(total.over(rest)):

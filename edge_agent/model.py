@@ -14,6 +14,9 @@ UNLIMITED = -1
 ESSENTIAL, NORMAL, HEAVY = 100, 50, 0
 """Importance by name; any whole number from 0 to 100 is allowed. At or above ESSENTIAL a service is never shed."""
 
+TIMEKEEPER = "timekeeper"
+"""The bundled service that keeps the schedule, and its name."""
+
 RESOURCES = ("memory", "swap", "cpu", "pids", "io", "oom_group")
 """What an enforcement report speaks of."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from math import floor
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.combining import OrTrigger
@@ -23,7 +22,8 @@ from .model import Entry
 DAY = 86_400.0
 MINUTE = 60.0
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-LOCALTIME = "/etc/localtime"
+RELEASED = 1_767_225_600.0
+"""2026-01-01 in UTC: this program is not older, so no right clock says less."""
 LONGEST = 28 * 366 * DAY
 """Seconds within which any cron expression that is ever due is due: the calendar repeats itself after 28 years."""
 
@@ -128,7 +128,9 @@ class Times:
                 return self._cron(minute, hour, day, month, weekdays)
             either = (self._cron(minute, hour, day, month, "*"), self._cron(minute, hour, "*", month, weekdays))
         except ValueError as error:
-            raise ScheduleError(f"cannot read the cron expression: {error}", "see crontab(5), or write 0 2 * * *") from None
+            raise ScheduleError(
+                f"cannot read the cron expression: {error}", "see crontab(5), or write 0 2 * * *"
+            ) from None
         return OrTrigger(either)
 
     def _cron(self, minute: str, hour: str, day: str, month: str, weekdays: str) -> BaseTrigger:
@@ -160,24 +162,6 @@ def words(entry: Entry) -> str:
         days = "" if not entry.days else " " + ",".join(DAYS[day] for day in entry.days)
         text = f"{_clock(entry.begin)}-{_clock(entry.end)}{days}"
     return f"{text} {entry.zone}".rstrip()
-
-
-def find_zone(name: str) -> tzinfo:
-    """The time zone of that name, the machine's own for ''. Raises ScheduleError."""
-    if not name:
-        return _own_zone()
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ScheduleError("no time zone of this name on this machine") from None
-
-
-def _own_zone() -> tzinfo:
-    try:
-        with open(LOCALTIME, "rb") as file:
-            return ZoneInfo.from_file(file)
-    except (OSError, ValueError):
-        return UTC
 
 
 def _at(day: date, minutes: int, zone: tzinfo) -> datetime:

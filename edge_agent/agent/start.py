@@ -21,10 +21,12 @@ from ..model import Plan, Shutdown
 from .governing import Governing
 from .performer import Agent
 from .recovery import resume
+from .scheduling import Scheduling
 from .verbs import Verbs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from ..host.containment import Containment
@@ -103,6 +105,7 @@ class Resident:
         kind = "cgroup2" if self.containment.kind == "cgroup2" else mode.replace("auto", "sampling")
         self.verbs = Verbs(self.agent, self._reload, self._reexec, kind)
         self.agent.woken = self.verbs.wake
+        self.verbs.add("scheduled", Scheduling(self.agent, self._scheduled), privileged=True)
         self._listen_for_signals()
         self.agent.note("agent", "", f"edge-agent {__version__} starts with profile {plan.profile}")
         resume(self.agent, plan, committed, options.get("degraded", ""))
@@ -161,26 +164,43 @@ class Resident:
 
     def _reload(self) -> None:
         """Have the front end compile the profile again and hand the plan over; the resident cannot read YAML."""
-        source, flags = self.agent.node.plan.source, self.agent.node.plan.flags
+        plan = self.agent.node.plan
+        self.agent.note("reload", "", f"reload of {plan.source} asked for")
+        self._front_end(["--config", plan.source, *plan.flags], "reload-failed", f"cannot reload {plan.source}")
+
+    def _scheduled(self, words: list[str], text: str, done: Callable[[int], None]) -> None:
+        self._front_end(words, "schedule-failed", text, done)
+
+    def _front_end(
+        self, words: list[str], kind: str, failed: str, done: Callable[[int], None] = lambda _status: None
+    ) -> None:
+        """Run it; what it has to say goes on to our own standard error, and into the event when it fails."""
         environment = {
             **os.environ,
             "EDGE_AGENT_RUN_DIR": self._options["run-dir"],
             "EDGE_AGENT_DATA_DIR": self._options["data-dir"],
             "EDGE_AGENT_LOG_DIR": self._options["log-dir"],
         }
-        argv = [sys.executable, "-m", "edge_agent", "--config", source, *flags]
-        pid = os.posix_spawn(sys.executable, argv, environment, setsigdef=[signal.SIGPIPE])
+        said = os.memfd_create("said", os.MFD_CLOEXEC)
+        argv = [sys.executable, "-m", "edge_agent", *words]
+        told = [(os.POSIX_SPAWN_DUP2, said, 2)]
+        pid = os.posix_spawn(sys.executable, argv, environment, file_actions=told, setsigdef=[signal.SIGPIPE])
         pidfd = os.pidfd_open(pid)
 
         def ended(_events: int) -> None:
             self.loop.forget(pidfd)
             os.close(pidfd)
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            heard = os.pread(said, 4096, 0)
+            os.close(said)
+            if heard:
+                os.write(2, heard)
             if status != 0:
-                text = f"cannot reload {source}: the front end exited with {status}; the running plan stays"
-                self.agent.note("reload-failed", "", text, notable=True)
+                why = heard.decode(errors="replace").strip().replace("edge-agent: ", "").replace("\n", "; ")
+                text = f"{failed}: {why or f'the front end exited with {status}'}; the running plan stays"
+                self.agent.note(kind, "", text, notable=True)
+            done(status)
 
-        self.agent.note("reload", "", f"reload of {source} asked for")
         self.loop.watch(pidfd, READ, ended)
 
     def _reexec(self) -> None:

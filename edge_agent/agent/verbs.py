@@ -66,6 +66,10 @@ class Verbs:
             except (KeyError, TypeError, ValueError) as error:
                 request.fail("bad-request", f"cannot {request.verb}: its arguments are wrong: {error!r:.200}")
 
+    def add(self, verb: str, answer: Callable[[Request], None], *, privileged: bool) -> None:
+        """One more verb."""
+        self._verbs[verb] = (answer, privileged)
+
     def wake(self) -> None:
         """Something was logged or has happened: serve those who wait for it."""
         if self._waiting:
@@ -194,6 +198,7 @@ class Verbs:
                 "stopping": node.closing,
                 "enforcement": self.enforcement,
                 "notes": list(plan.notes),
+                "schedule": [entry._asdict() for entry in plan.schedule],
                 "agent": self._agent(),
                 "budget": {
                     "memory": {
@@ -251,6 +256,7 @@ class Verbs:
             "enforcement": {resource: {"kind": kind, "code": code} for resource, (kind, code) in report.items()},
             "last_exit": {"text": unit.last_exit, "time": unit.last_exit_at + away} if unit.last_exit else None,
             "depends_on": list(unit.service.depends_on),
+            "asleep": unit.service.scheduled and not unit.awake,
         }
 
     def _cpu(self, name: str, unit: Unit, usec: int | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 from ..codec import unpack_plan
 from ..enforcement import predict, predict_total
@@ -31,7 +32,12 @@ def run(context: Context, options: argparse.Namespace) -> int:
         shown["changes"] = None if changes is None else [change._asdict() for change in changes]
         show_json(shown)
         return exits.OK
-    say(*render(plan, predicted, total).splitlines())
+    schedule: list[str] = []
+    if plan.schedule:
+        from . import scheduleview
+
+        schedule = scheduleview.render(plan.schedule, time.time())
+    say(*render(plan, predicted, total, schedule).splitlines())
     if asks and plan.enforcement in scope.ENFORCEMENTS:
         say("", "started here, the agent first asks systemd for the delegated cgroup that this assumes")
     if running:

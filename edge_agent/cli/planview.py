@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .. import text
 from ..admission import requested
@@ -34,12 +34,13 @@ def to_dict(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> dic
             },
         },
         "services": {service.name: _service(service, predicted[service.name]) for service in plan.services},
+        "schedule": [entry._asdict() for entry in plan.schedule],
         "notes": list(plan.notes),
     }
 
 
-def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> str:
-    """The plan as text: the services, the sums, what is not enforced and why, the notes."""
+def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook, schedule: Sequence[str] = ()) -> str:
+    """The plan as text: the services, the sums, what is not enforced and why, the lines of the schedule, the notes."""
     lines = [f"profile {plan.profile} ({plan.source})", ""]
     header = ("service", "importance", "memory", "limit", "cpu", "limit", "pids", "enforced")
     rows = [
@@ -65,6 +66,8 @@ def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> str:
     reasons = not_enforced(_reports(predicted, total))
     if reasons:
         lines += ["", *reasons]
+    if schedule:
+        lines += ["", *schedule]
     if plan.notes:
         lines += ["", "notes:", *(line for note in plan.notes for line in wrapped(f"- {note}"))]
     return "\n".join(lines) + "\n"

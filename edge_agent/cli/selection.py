@@ -36,6 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--dev", action="store_true", help="development mode: as the profile's development block says, and verbose"
     )
     parser.add_argument(
+        "--schedule", metavar="FILE", help="keep the schedule of that profile in force, not this one's own"
+    )
+    parser.add_argument(
         "--enforcement",
         choices=("auto", "cgroup2", "sampling", "none"),
         help="how limits are held, over the profile's own",
@@ -45,14 +48,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def words(options: argparse.Namespace) -> tuple[str, ...]:
     """The options besides the profile as they would be typed: a choice that is kept is kept with them."""
     given = [f"--{name}" for name in ("fit", "dev") if getattr(options, name)]
-    return (*given, f"--enforcement={options.enforcement}") if options.enforcement else tuple(given)
+    given += [f"--{name}={value}" for name in ("enforcement", "schedule") if (value := getattr(options, name))]
+    return tuple(given)
 
 
 def _as_before(options: argparse.Namespace, flags: tuple[str, ...]) -> None:
     """Take over the flags of the last choice, in place, where none are given now."""
     for flag in flags:
         name, _, value = flag.removeprefix("--").partition("=")
-        if name in ("fit", "dev", "enforcement") and not getattr(options, name):
+        if name in ("fit", "dev", "enforcement", "schedule") and not getattr(options, name):
             setattr(options, name, value or True)
 
 

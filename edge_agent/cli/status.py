@@ -24,4 +24,8 @@ def run(context: Context, _options: argparse.Namespace) -> int:
         from .statusview import render
 
         say(*render(status, time.time()))
+        if status.get("schedule"):
+            from . import scheduleview
+
+            say("", *scheduleview.render(scheduleview.of_status(status), time.time()))
     return exits.OK

@@ -52,15 +52,36 @@ def run(context: Context, options: argparse.Namespace) -> int:
     if context.json:
         show_json({"name": options.name, **status["services"][options.name], "events": events})
     else:
-        say(*tell(options.name, status, events, time.time()))
+        say(*tell(options.name, status, events, time.time(), _schedule(options.name, status)))
     return exits.OK
 
 
-def tell(name: str, status: Mapping[str, Any], events: Sequence[Mapping[str, Any]], now: float) -> list[str]:
+def _schedule(name: str, status: Mapping[str, Any]) -> list[str]:
+    """When the schedule has to do with it next."""
+    if not any(name in entry["services"] for entry in status.get("schedule", ())):
+        return []
+    from ..schedule import words
+    from . import scheduleview
+
+    asleep = status["services"][name].get("asleep")
+    lines = ["It sleeps until the schedule asks for it, or a person starts it."] if asleep else []
+    mine = [entry for entry in scheduleview.of_status(status) if name in entry.services]
+    now = time.time()
+    return lines + [f"Schedule {each.name}, {words(each)}: {scheduleview.due(each, now)}." for each in mine]
+
+
+def tell(
+    name: str,
+    status: Mapping[str, Any],
+    events: Sequence[Mapping[str, Any]],
+    now: float,
+    schedule: Sequence[str] = (),
+) -> list[str]:
     """The story."""
     service = status["services"][name]
     return [
         *_state(name, service, now),
+        *schedule,
         *_dependencies(name, status["services"]),
         *_history(service, now),
         *_limits(name, service),

@@ -103,6 +103,10 @@ class Client:
             raise AgentError("protocol", str(error)) from None
         return True
 
+    def fileno(self) -> int:
+        """Readable when the agent hangs up, as nothing else comes unasked."""
+        return self._sock.fileno()
+
     def close(self) -> None:
         """Hang up."""
         self._sock.close()

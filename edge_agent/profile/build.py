@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..demand import Amount, Demand, Profile
-from ..model import Entry
+from ..model import TIMEKEEPER, Entry
 from . import files
 from .bundled import HERE
 from .directories import Directories
 from .graph import cycles
 from .problems import MOST_PROBLEMS, Problem, ProfileError, nearest, suggest
 from .program import Program, default_importance
-from .schedule import TIMEKEEPER, Check
+from .schedule import Check
 from .schema import Settings
 from .service import DEFAULT_IMPORTANCE, Service
 from .system import System

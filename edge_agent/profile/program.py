@@ -12,7 +12,6 @@ from .bundled import P2p
 from .directories import Directories
 from .environment import substitute
 from .problems import ReadError
-from .schedule import TIMEKEEPER
 from .schema import Settings
 from .service import DEFAULT_IMPORTANCE, Service
 from .system import DEFAULT_PATH, Account, System
@@ -145,7 +144,7 @@ class Program:
             "node_id": self.settings.deployment.node_id,
             "cluster_name": self.settings.deployment.cluster_name,
         }
-        own = self.timekeeping if service.bundled == TIMEKEEPER else service.options()
+        own = self.timekeeping if service.bundled == model.TIMEKEEPER else service.options()
         told = {OPTIONS: json.dumps(options | own)}
         return told | {LOG_LEVEL: "DEBUG"} if self.settings.development.debug_logging else told
 

@@ -8,18 +8,18 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from ..model import ESSENTIAL, Entry
+from ..model import ESSENTIAL, TIMEKEEPER, Entry
 from . import readers
 from .problems import ReadError, suggest
 from .readers import Before, Duration, PositiveDuration, Reader, Text
 from .section import Section
-from .service import Service, ServiceName, ServiceNames, service_name
+from .service import Service, ServiceNames, service_name
 from .tree import Leaf, Path
 
-TIMEKEEPER = "timekeeper"
-"""The bundled service that keeps the schedule, and its name."""
-REFERENCE = 1_767_225_600.0
-"""2026-01-01 in UTC: what is ever due is due in the 28 years after it."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..schedule import Times
+
 LOOK = 400
 """Windows of an entry held against those of the others: a year of days."""
 MIDNIGHT = 1440
@@ -132,9 +132,8 @@ class Check:
         """The records; only what ``report`` was not called for is to be used."""
         if not schedule:
             return ()
-        from ..schedule import Times
-
-        made, times = [], dict[int, Times]()
+        made: list[Entry] = []
+        times: dict[int, Times] = {}
         for index, each in enumerate(schedule):
             entry = each.entry(self._profile(index, each))
             made.append(entry)
@@ -176,13 +175,15 @@ class Check:
                 why = f"nothing says when {name} ends: it is started again whenever it ends by itself"
                 self._report(path, why, "add for: DURATION to the entry, or restart_policy: on_failure to the service")
 
-    def _times(self, index: int, entry: Entry) -> object:
-        from ..schedule import ScheduleError, Times, find_zone
+    def _times(self, index: int, entry: Entry) -> Times | None:
+        from ..host import zones
+        from ..schedule import RELEASED, ScheduleError, Times
 
         try:
-            zone = find_zone(entry.zone)
-        except ScheduleError as error:
-            self._report(("schedule", index, "time_zone"), error.why, _zone_fix(entry.zone))
+            zone = zones.find(entry.zone)
+        except zones.UnknownZoneError:
+            why = "no time zone of this name on this machine"
+            self._report(("schedule", index, "time_zone"), why, _zone_fix(entry.zone, zones.known()))
             return None
         key = "cron" if entry.cron else "from"
         try:
@@ -190,7 +191,7 @@ class Check:
         except ScheduleError as error:
             self._report(("schedule", index, key), error.why, error.fix)
             return None
-        if times.next(REFERENCE) is None:
+        if times.next(RELEASED) is None:
             self._report(("schedule", index, key), "this is never due", "correct its day and month")
             return None
         return times
@@ -204,28 +205,22 @@ class Check:
                     why = f"{name} depends on {wanted}, and would wait for it"
                     self._report(("schedule", asleep[wanted], "services", place), why, f"add {name} to the entry")
 
-    def _check_overlaps(self, times: Mapping[int, object]) -> None:
-        from ..schedule import Times, overlap
+    def _check_overlaps(self, times: Mapping[int, Times]) -> None:
+        from ..schedule import RELEASED, overlap
 
-        windows = [(i, each) for i, each in times.items() if isinstance(each, Times) and each.entry.is_window]
+        windows = [(index, each) for index, each in times.items() if each.entry.is_window]
         for place, (index, later) in enumerate(windows):
             for _, earlier in windows[:place]:
                 a, b = earlier.entry, later.entry
                 shared = sorted(set(a.services) & set(b.services))
-                if (shared or (a.profile and b.profile)) and overlap(earlier, later, REFERENCE, LOOK):
+                if (shared or (a.profile and b.profile)) and overlap(earlier, later, RELEASED, LOOK):
                     what = shared[0] if shared else "the profile"
                     why = f"{b.name} overlaps {a.name}, which is about {what} as well"
                     self._report(("schedule", index), why, "move one of them")
 
 
-def _zone_fix(name: str) -> str:
-    from zoneinfo import available_timezones
-
-    known = available_timezones()
+def _zone_fix(name: str, known: Collection[str]) -> str:
     if not known:
         return "install the machine's time zone data: apt-get install tzdata"
     near = suggest(name, known)
     return near if near.startswith("did") else "write one of /usr/share/zoneinfo, such as Europe/Berlin or UTC"
-
-
-__all__ = ["TIMEKEEPER", "Check", "Schedule", "ScheduleEntry", "ServiceName"]

@@ -9,11 +9,12 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..demand import Amount
+from ..model import TIMEKEEPER
 from . import readers
 from .bundled import HERE, Identity, Later, Node, Storage, Timekeeper
 from .problems import Place
 from .readers import Before, Flag, Memory, PositiveDuration, Reader, Text, Whole
-from .schedule import TIMEKEEPER, Schedule
+from .schedule import Schedule
 from .section import NOT_YET, NotActedOn, Section
 from .service import DEFAULT_IMPORTANCE, IoPriority, Scheduler, Service, ServiceName
 from .tree import Leaf, Map, data
@@ -256,7 +257,7 @@ class Settings(BaseSettings):
             services = {}
         if not isinstance(services, dict):
             return values
-        if isinstance(values.get("schedule"), list | dict) and TIMEKEEPER not in services:
+        if isinstance(values.get("schedule"), list | dict) and values["schedule"] and TIMEKEEPER not in services:
             services = services | {TIMEKEEPER: {}}
         return values | {"services": {name: _with_bundled(name, service) for name, service in services.items()}}
 

@@ -10,7 +10,7 @@ from .errors import EXIT_CONFIG, EXIT_FAILED, EXIT_STOPPED, EXIT_USAGE, StartErr
 from .log import DEBUG, ERROR, WARNING, configure, log
 from .signals import Stop
 
-NAMES = ("identity", "storage", "node")
+NAMES = ("identity", "storage", "node", "timekeeper")
 
 
 def main(arguments: list[str]) -> int:
@@ -44,6 +44,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(name: str, told: options.Options, notifier: notify.Notifier, stop: Stop) -> None:
+    if name == "timekeeper":  # nobody asks it anything: no ZeroMQ
+        from .timekeeper import Timekeeper
+
+        Timekeeper(told, notifier, stop).run()
+        return
     from .runtime import Runtime, Service
 
     service: Service

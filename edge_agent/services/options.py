@@ -11,6 +11,9 @@
     cache_bytes   int | null    storage: bound of the cache on disk; default: half of its cgroup's memory.max
     p2p           object        node: {mode: light | full, listen: str | null, heartbeat: seconds,
                                        peers: [{endpoint: str, key: str}]}
+    control       str           timekeeper: the agent's control socket
+    profile       str           timekeeper: the profile whose schedule it keeps
+    schedule      [object]      timekeeper: its entries, as ``model.Entry``
 
 Keys that are not listed are ignored and said once: a profile may carry keys for other releases.
 Without the variable a service can be started by hand; DATA_DIR and RUN_DIR are then those of an agent of this user:
@@ -24,6 +27,7 @@ import json
 import os
 import pwd
 
+from ..model import Entry
 from ..peers.light import Target
 from ..peers.wire import MAX_NAME
 from ..records import Record
@@ -61,6 +65,9 @@ class Options(Record):
     cache_only: bool = False
     cache_bytes: int | None = None
     link: Link = Link()
+    control: str = ""
+    profile: str = ""
+    schedule: tuple[Entry, ...] = ()
     ignored: tuple[str, ...] = ()  # keys without a meaning here
 
 
@@ -88,6 +95,9 @@ def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
         cache_only=reader.flag("cache_only"),
         cache_bytes=reader.whole("cache_bytes", 1, 2**63),
         link=_link(reader),
+        control=reader.directory("control", os.path.join(run, "control")),
+        profile=reader.text("profile", ""),
+        schedule=_schedule(reader),
         ignored=tuple(sorted(key for key in given if key not in reader.known)),
     )
     if reader.problems:
@@ -116,6 +126,33 @@ def _link(reader: _Reader) -> Link:
         inner.wrong("heartbeat", f"is not a number of seconds from {HEARTBEATS[0]:g} to {HEARTBEATS[1]:g}")
         heartbeat = Link().heartbeat
     return Link(mode, listen or None, _peers(inner, needs_endpoint=mode == "light"), float(heartbeat))
+
+
+def _schedule(reader: _Reader) -> tuple[Entry, ...]:
+    given = reader.get("schedule", [])
+    if not isinstance(given, list):
+        reader.wrong("schedule", "is not a list")
+        return ()
+    entries = []
+    for position, each in enumerate(given):
+        if not isinstance(each, dict) or not isinstance(each.get("name"), str) or set(each) - set(Entry._fields):
+            reader.wrong(f"schedule[{position}]", "is not an entry")
+            continue
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in each.items()
+        }
+        default = Entry("")
+        wrong = [key for key, value in fields.items() if not _same(value, getattr(default, key))]
+        if wrong:
+            reader.wrong(f"schedule[{position}].{wrong[0]}", "is of the wrong type")
+        else:
+            entries.append(Entry(**fields))
+    return tuple(entries)
+
+
+def _same(value: object, default: object) -> bool:
+    """Whether a value has the type of the default; a whole number may stand for a float."""
+    return type(value) is type(default) or (type(default) is float and type(value) is int)
 
 
 def _peers(reader: _Reader, *, needs_endpoint: bool) -> tuple[Target, ...]:
