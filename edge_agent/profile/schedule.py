@@ -45,7 +45,10 @@ def _day(value: object) -> int:
 
 
 def _cron(value: object) -> str:
-    return " ".join(readers.text(value).split())
+    fields = readers.text(value).split()
+    if not fields:
+        raise ReadError("the cron expression is empty", "write minute, hour, day, month, weekday: 0 2 * * *")
+    return " ".join(fields)
 
 
 class ScheduleEntry(Section):

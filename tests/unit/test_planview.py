@@ -153,6 +153,8 @@ def test_every_field_of_a_service_is_told() -> None:
         "oom_score_adj": 7,
         "rlimits": ((7, 7, 7),),
         "directories": ("/y",),
+        "freezable": True,
+        "scheduled": True,
     }
     assert set(told) == set(Service._fields) - {"name"}
     for field, value in told.items():

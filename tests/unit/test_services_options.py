@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.model import Entry
 from edge_agent.peers.light import Target
 from edge_agent.profile.directories import find
 from edge_agent.services.errors import StartError
@@ -71,6 +72,9 @@ def test_everything_of_the_contract_is_read() -> None:
         node_id="node-001",
         cluster_name="production",
         p2p={"mode": "full", "listen": "tcp://0.0.0.0:4001", "peers": [{"key": KEY}], "heartbeat": 5},
+        control="/run/x/control",
+        profile="day",
+        schedule=[{"name": "night", "begin": 1320, "end": 360, "days": [0, 4], "services": ["storage"], "grace": 60}],
     )
     assert options == Options(
         name="node",
@@ -83,6 +87,9 @@ def test_everything_of_the_contract_is_read() -> None:
         cache_only=True,
         cache_bytes=1000,
         link=Link("full", "tcp://0.0.0.0:4001", (Target("", KEY),), 5.0),
+        control="/run/x/control",
+        profile="day",
+        schedule=(Entry("night", begin=1320, end=360, days=(0, 4), services=("storage",), grace=60.0),),
     )
 
 
@@ -99,6 +106,11 @@ def test_other_keys_are_ignored_and_known() -> None:
     ("given", "where"),
     [
         ({"name": "identity"}, "name"),
+        ({"control": "run/control"}, "control"),
+        ({"schedule": {}}, "schedule"),
+        ({"schedule": [{"cron": "* * * * *"}]}, "schedule[0]"),
+        ({"schedule": [{"name": "a", "when": 1}]}, "schedule[0]"),
+        ({"schedule": [{"name": "a", "begin": "22:00"}]}, "schedule[0].begin"),
         ({"port": 0}, "port"),
         ({"port": 65_536}, "port"),
         ({"port": "50001"}, "port"),
