@@ -159,7 +159,8 @@ def _time(work: _Work, times: Mapping[str, Times], jump: float) -> float:
         if jump < -ON_TIME or (not work.running and back > ON_TIME):
             again = [name for name, each in times.items() if _due(each, wall, newest)]
             what = f"; what was due since then is not done again: {', '.join(again)}" if again else ""
-            work.say(f"the clock was set back by {amount(back)}: the schedule waits for {work.show(newest)}{what}")
+            by = amount(max(back, -jump))
+            work.say(f"the clock was set back by {by}: the schedule waits for {work.show(newest)}{what}")
         return newest
     work.state = work.state._replace(newest=wall)
     return wall

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -68,18 +69,20 @@ class Machine:
 
     def pass_(self, seconds: float) -> None:
         """Time goes by, and it looks when it wanted to."""
-        end = self.steady + seconds
+        end, idle = self.steady + seconds, 0
         while True:
             waits = []
             if self.decision.wall is not None:
                 waits.append(max(0.0, self.decision.wall - self.wall))
             if self.decision.steady is not None:
                 waits.append(max(0.0, self.decision.steady - self.steady))
-            wait = min(waits, default=seconds)
+            wait = min(waits, default=math.inf)
             if self.steady + wait > end:
                 break
             self.wall, self.steady = self.wall + wait, self.steady + wait
             self.look()
+            idle = 0 if wait else idle + 1
+            assert idle < 5, f"it looks again and again: {self.decision}, at {self.wall} {self.steady}"
         self.wall, self.steady = self.wall + end - self.steady, end
 
     def sleep(self, seconds: float) -> None:
@@ -90,8 +93,7 @@ class Machine:
     def restart(self, away: float = 0.0) -> Machine:
         """A new process with what is on disk."""
         kept = State(self.state.until, self.state.newest)
-        made = Machine(*(each.entry for each in self.times.values()), wall=self.wall + away, state=kept)
-        return made
+        return Machine(*(each.entry for each in self.times.values()), wall=self.wall + away, state=kept)
 
     def took(self) -> list[tuple[str, str]]:
         asked, self.asked = self.asked, []
@@ -249,10 +251,11 @@ def test_at_the_first_start_ever_the_clock_is_taken_as_it_is() -> None:
 
 
 def test_a_clock_behind_the_record_is_believed_in_the_end() -> None:
-    machine = Machine(REPORT, wall=at("11-20T01:00"), state=State({}, at("11-24T12:00")))
+    machine = Machine(REPORT, wall=at("11-20T00:30"), state=State({}, at("11-24T12:00")))
     assert machine.decision.steady == machine.steady + PATIENCE
     assert "before 2026-11-24 12:00, which was already" in machine.heard()[0]
-    machine.pass_(PATIENCE + 10)
+    machine.heard()
+    machine.pass_(2 * PATIENCE)
     assert machine.took() == [("fire", "report")]
     assert "no better time has come for 1 h" in machine.heard()[0]
 
@@ -284,10 +287,9 @@ def test_back_by_an_hour_does_nothing_twice() -> None:
     machine.heard()
     machine.set(at("11-25T01:30"))
     assert machine.took() == []
-    assert machine.heard() == [
-        "the clock was set back by 1 h: the schedule waits for 2026-11-25 02:30; "
-        "what was due since then is not done again: report"
-    ]
+    (said,) = machine.heard()
+    assert said.startswith("the clock was set back by 1 h: the schedule waits for 2026-11-25 02:00; ")
+    assert said.endswith("what was due since then is not done again: report")
     machine.pass_(6 * HOUR)
     assert machine.took() == [("end", "night")]
 
