@@ -192,6 +192,9 @@ def _window(work: _Work, times: Times, since: float, at: float, cause: str) -> N
         elif begin is None and name not in work.began:
             _act(work, times, END, f"{head} has ended at {work.show(times.end(past))}, while {cause}")
     if begin is not None:
+        before = work.began.get(name, begin)
+        if times.end(before) < begin:
+            work.say(f"{head}, its end at {work.show(times.end(before))} was missed: {cause}", name)
         if work.look.fresh or name not in work.began:
             late = "begins" if at - begin <= ON_TIME else f"is open since {work.show(begin)}"
             _act(work, times, BEGIN, f"{head} {late}")

@@ -202,3 +202,62 @@ def test_smaller_takes_no_limit_as_the_largest() -> None:
     old = m.Limits(memory_request=5, memory_limit=None, cpu_request=9, cpu_limit=7)
     new = m.Limits(memory_request=9, memory_limit=10, cpu_request=5, cpu_limit=None)
     assert smaller(old, new) == m.Limits(memory_request=5, memory_limit=10, cpu_request=5, cpu_limit=7)
+
+
+def test_a_scheduled_service_sleeps_until_it_is_asked_for() -> None:
+    world = running(service("web"), service("heavy", scheduled=True, depends_on=("web",)))
+    assert states(world) == {"web": READY, "heavy": "off"}
+    world.feed(m.Wake("heavy", True, "night begins"))
+    world.calm()
+    assert states(world) == {"web": READY, "heavy": READY}
+    pid = world.node.units["heavy"].pid
+    world.feed(m.Wake("heavy", True, "asked again"))
+    assert world.node.units["heavy"].pid == pid
+    world.feed(m.Wake("heavy", False, "night ends"))
+    world.calm()
+    assert states(world) == {"web": READY, "heavy": "off"}
+    assert [note.text for note in world.notes if note.kind == "schedule"] == ["night begins", "night ends"]
+
+
+def test_the_schedule_does_not_start_what_a_person_has_stopped() -> None:
+    world = running(service("heavy", scheduled=True))
+    world.feed(m.Ask(1, "start", "heavy"))
+    world.calm()
+    assert states(world) == {"heavy": READY}
+    world.feed(m.Ask(2, "stop", "heavy"))
+    world.calm()
+    world.feed(m.Wake("heavy", False, "night ends"))
+    world.feed(m.Wake("heavy", True, "night begins"))
+    world.calm()
+    assert states(world) == {"heavy": "off"}
+    assert world.notes[-1].text == "night begins; a person has stopped it, so it stays stopped"
+    world.feed(m.Ask(3, "start", "heavy"))
+    world.calm()
+    assert states(world) == {"heavy": READY}
+
+
+def test_the_schedule_begins_again_what_has_done_its_work() -> None:
+    world = running(service("job", scheduled=True, restart=m.Restart("on_failure")))
+    for _ in range(2):
+        world.feed(m.Wake("job", True, "due"))
+        world.calm()
+        assert states(world) == {"job": READY}
+        world.dies("job", 0)
+        world.calm()
+        assert states(world) == {"job": "completed"}
+
+
+def test_the_schedule_has_no_say_over_other_services() -> None:
+    world = running(service("web"))
+    world.feed(m.Wake("web", False, "night ends"))
+    world.feed(m.Wake("nonsuch", True, "night begins"))
+    world.calm()
+    assert states(world) == {"web": READY}
+
+
+def test_a_switch_does_not_wait_for_what_sleeps() -> None:
+    world = running(service("web"))
+    world.feed(m.Switch(1, plan("night", service("web"), service("heavy", scheduled=True))))
+    world.calm()
+    assert world.node.change is None
+    assert states(world) == {"web": READY, "heavy": "off"}
