@@ -149,5 +149,5 @@ class Timekeeper(Service):
 
     health: Health | None = Health.model_construct(interval=0.0)
     resources: Resources = Resources.model_construct(
-        memory=MemoryAmounts.model_construct(request=Amount(24 * MIB), limit=Amount(64 * MIB)), pids=16
+        memory=MemoryAmounts.model_construct(request=Amount(20 * MIB), limit=Amount(48 * MIB)), pids=16
     )

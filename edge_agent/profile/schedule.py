@@ -77,7 +77,7 @@ class ScheduleEntry(Section):
         if window and self.cron is not None:
             raise ReadError("both cron and a window say when", "keep cron, or from and to")
         if not window and self.cron is None:
-            raise ReadError("nothing says when", "add from: and to:, or cron:")
+            raise ReadError("needs the key 'cron'", "say when: add cron:, or from: and to:")
         if window and (self.from_ is None or self.to is None):
             missing = "from" if self.from_ is None else "to"
             raise ReadError(f"needs the key '{missing}'", f"add {missing}: HH:MM")
@@ -91,11 +91,10 @@ class ScheduleEntry(Section):
             raise ReadError("for is less than a minute", "write at least 1m")
         if self.days and self.cron is not None:
             raise ReadError("days belong to a window", "write them in the fifth field of cron")
-        if bool(self.services) == (self.profile is not None):
-            raise ReadError(
-                "both services and a profile" if self.services else "says nothing to do",
-                "keep one of them" if self.services else "add services: or profile:",
-            )
+        if self.services and self.profile is not None:
+            raise ReadError("both services and a profile", "keep one of them")
+        if not self.services and self.profile is None:
+            raise ReadError("needs the key 'services'", "say what to do: add services: or profile:")
         return self
 
     def entry(self, profile: str) -> Entry:

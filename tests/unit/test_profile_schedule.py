@@ -14,7 +14,7 @@ from edge_agent.cli.planview import render
 from edge_agent.codec import pack_plan, unpack_plan
 from edge_agent.enforcement import predict, predict_total
 from edge_agent.model import Entry, Plan
-from edge_agent.services.options import VARIABLE, read
+from edge_agent.services.options import read
 
 from .profiles import load_text
 from .samples import SERVER
