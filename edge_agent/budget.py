@@ -52,11 +52,8 @@ def compile_plan(profile: Profile, facts: Facts, *, fit: bool = False) -> Plan:
         services = [_resolve(demand, total, profile.source, notes, problems) for demand in enabled]
     if problems:
         raise BudgetError(problems)
-    asleep = {name for entry in profile.schedule for name in entry.services}
-    services = [
-        service._replace(scheduled=True) if service.name in asleep and service.importance < ESSENTIAL else service
-        for service in services
-    ]
+    asleep = _asleep(profile, services)
+    services = [service._replace(scheduled=True) if service.name in asleep else service for service in services]
     if any(total.over(services)):
         drops, rest = choose_drops(services, total)
         if not fit or any(total.over(rest)):
@@ -83,6 +80,20 @@ def compile_plan(profile: Profile, facts: Facts, *, fit: bool = False) -> Plan:
     )
     require(facts, plan)
     return plan
+
+
+def _asleep(profile: Profile, services: list[Service]) -> set[str]:
+    """What runs only when the schedule asks for it: nothing that is essential, or that others always depend on.
+
+    The profile's own checks refuse both; the schedule may be another profile's, of which this one is a window.
+    """
+    named = {name for entry in profile.schedule for name in entry.services}
+    asleep = {service.name for service in services if service.name in named and service.importance < ESSENTIAL}
+    while True:
+        needed = {name for service in services if service.name not in asleep for name in service.depends_on}
+        if not needed & asleep:
+            return asleep
+        asleep -= needed
 
 
 def os_memory_reserve(profile: Profile, facts: Facts) -> int:

@@ -18,11 +18,13 @@ NAMES = ("a", "b", "c", "d", "e")
 def services(draw: st.DrawFn, name: str, before: list[str]) -> m.Service:
     request = draw(st.integers(0, 20)) * 10
     cpu = draw(st.integers(0, 20)) * 10
+    importance = draw(st.sampled_from((m.HEAVY, m.NORMAL, m.ESSENTIAL)))
     return m.Service(
         name,
         ("/bin/true", str(draw(st.integers(0, 1)))),
         depends_on=tuple(draw(st.lists(st.sampled_from(before), unique=True, max_size=2))) if before else (),
-        importance=draw(st.sampled_from((m.HEAVY, m.NORMAL, m.ESSENTIAL))),
+        importance=importance,
+        scheduled=importance < m.ESSENTIAL and draw(st.booleans()),
         limits=m.Limits(
             memory_request=request, memory_limit=request + draw(st.integers(0, 3)) * 10, cpu_request=cpu, pids_limit=10
         ),
@@ -109,6 +111,10 @@ class NodeMachine(RuleBasedStateMachine):
         self.request += 1
         self.world.feed(m.Ask(self.request, verb, name))
 
+    @rule(name=st.sampled_from(NAMES), awake=st.booleans())
+    def schedule_asks(self, name: str, awake: bool) -> None:
+        self.world.feed(m.Wake(name, awake, "it is time"))
+
     @rule(name=st.sampled_from(NAMES), fails=st.booleans())
     def launches_fail(self, name: str, fails: bool) -> None:
         (self.world.fail_launches.add if fails else self.world.fail_launches.discard)(name)
@@ -138,7 +144,8 @@ class NodeMachine(RuleBasedStateMachine):
             blocked = unit.state == WAITING and any(
                 node.units[other].state not in UP for other in unit.service.depends_on
             )
-            assert unit.down or blocked or unit.state in UP | {QUARANTINED}, f"{name} is forgotten: {unit}"
+            asleep = unit.service.scheduled and not unit.awake
+            assert unit.down or asleep or blocked or unit.state in UP | {QUARANTINED}, f"{name} is forgotten: {unit}"
         self.world.feed(m.Shutdown())
         self.world.calm()
         assert self.world.exited

@@ -69,7 +69,8 @@ def test_an_unknown_name(config: Directories) -> None:
     write(config, "profiles/kiosk.yaml", "services: {}")
     assert message(config, "egde") == "--profile: 'egde': unknown profile; fix: did you mean 'edge'?"
     assert message(config, "zzz") == (
-        "--profile: 'zzz': unknown profile; fix: use one of development, edge, example, kiosk, minimal, nightly, single-node"
+        "--profile: 'zzz': unknown profile; "
+        "fix: use one of development, edge, example, kiosk, minimal, nightly, single-node"
     )
     assert message(config, "../etc/passwd") == (
         "--profile: '../etc/passwd': not the name of a profile; fix: give a path with --config FILE"

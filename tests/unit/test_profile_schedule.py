@@ -100,6 +100,8 @@ def test_in_a_window_the_schedule_and_its_timekeeper_stay_the_same() -> None:
     assert keepers[0] == keepers[1]
     assert made.schedule == plan().schedule
     assert not any(service.scheduled for service in made.services)  # of its own two, one is essential there
+    needs = load_text("services: {web: {command: web, depends_on: analytics}, analytics: {command: a}}")
+    assert not any(service.scheduled for service in compile_plan(under(needs, day), SERVER).services)
     own = load_text("services: {s: {command: s}}\nschedule: [{name: a, from: 1:00, to: 2:00, services: s}]")
     assert under(own, day).not_acted_on == ("schedule: this profile's own, while that of p is in force",)
     assert under(own, night).schedule == own.schedule
