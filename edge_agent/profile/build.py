@@ -84,11 +84,13 @@ class Build:
 
     def _schedule(self, name: str) -> tuple[Entry, ...]:
         settings = self.settings
+        if not settings.schedule:
+            return ()
         own = settings.services.get(TIMEKEEPER)
-        if settings.schedule and own is not None and own.bundled != TIMEKEEPER:
+        if own is not None and own.bundled != TIMEKEEPER:
             why = "the schedule needs the bundled service of this name"
             self._problem(("services", TIMEKEEPER), why, "give yours another name")
-        elif settings.schedule and own is not None and not own.enabled:
+        elif own is not None and not own.enabled:
             self._problem(("services", TIMEKEEPER, "enabled"), "without it nothing keeps the schedule", "remove it")
         check = Check(settings.services, files.known(self.directories), name, _importance, self._problem)
         entries = check.entries(settings.schedule)

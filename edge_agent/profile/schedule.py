@@ -132,8 +132,6 @@ class Check:
 
     def entries(self, schedule: Sequence[ScheduleEntry]) -> tuple[Entry, ...]:
         """The records; only what ``report`` was not called for is to be used."""
-        if not schedule:
-            return ()
         made: list[Entry] = []
         times: dict[int, Times] = {}
         for index, each in enumerate(schedule):

@@ -114,6 +114,8 @@ def decide(state: State, times: Mapping[str, Times], owner: str, look: Look, sho
     at = _time(work, times, jump)
     cause = f"the clock was set forward by {amount(jump)}" if jump > ON_TIME else "nothing kept the schedule then"
     for name, each in times.items():
+        if name not in work.until and look.fresh:
+            _begin_anew(work, each, at)
         since = work.until.setdefault(name, at)
         (_window if each.entry.is_window else _moment)(work, each, since, at, cause)
         work.until[name] = at
@@ -202,6 +204,13 @@ def _window(work: _Work, times: Times, since: float, at: float, cause: str) -> N
     elif name in work.began:
         del work.began[name]
         _act(work, times, END, f"{head} ends")
+
+
+def _begin_anew(work: _Work, times: Times, at: float) -> None:
+    """A window new to us may have services that another schedule has left running: the agent knows."""
+    entry = times.entry
+    if entry.is_window and entry.services and times.open_since(at) is None:
+        _act(work, times, END, f"schedule {entry.name}: window {words(entry)} is closed")
 
 
 def _moment(work: _Work, times: Times, since: float, at: float, cause: str) -> None:

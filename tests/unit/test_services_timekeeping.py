@@ -41,6 +41,9 @@ class Machine:
         self.looks = 0
         self.decision = Decision(self.state)
         self.look(fresh=True)
+        self.closed = [name for does, name in self.asked if does == "end" and self.said[0].count("is closed")]
+        if self.closed:
+            self.asked, self.said = [], []
 
     def look(self, *, fresh: bool = False) -> list[Action]:
         look = Look(self.wall, self.steady, self.profile, self.switch, fresh)
@@ -129,6 +132,13 @@ def test_in_the_middle_of_a_window_a_new_process_asks_for_it() -> None:
     assert late.took() == [("end", "night")]
     assert "has ended at 2026-11-25 06:00, while nothing kept the schedule then" in late.heard()[0]
     assert late.restart().took() == []
+
+
+def test_what_another_schedule_may_have_left_running_is_ended_once() -> None:
+    machine = Machine(NIGHT, SAVING, wall=at("11-24T12:00"))
+    assert machine.closed == ["night"]
+    assert machine.restart().closed == []
+    assert Machine(NIGHT, wall=at("11-24T23:00")).closed == []
 
 
 def test_a_new_agent_is_asked_again() -> None:
