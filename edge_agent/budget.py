@@ -62,6 +62,7 @@ def compile_plan(profile: Profile, facts: Facts, *, fit: bool = False) -> Plan:
         notes.append(
             "swap is zram, compressed RAM: what a service without a swap limit swaps out no longer counts as its memory"
         )
+    notes += profile.notes
     notes += [f"not acted on: {key}" for key in profile.not_acted_on]
     plan = Plan(
         profile=profile.name,

@@ -9,9 +9,9 @@ from .. import text
 from ..admission import requested
 from ..changes import needs_resize, needs_restart
 from ..enforcement import ENFORCED, SAMPLED, UNSET, Outlook, explain
-from ..model import ESSENTIAL, RESOURCES, Limits, Plan, Service
+from ..model import ESSENTIAL, PROTECTIONS, RESOURCES, Limits, Plan, Service
 from ..records import Record
-from .statusview import WIDTH, not_enforced, wrapped
+from .statusview import WIDTH, confined, not_enforced, wrapped
 
 START, STOP, RESTART, RESIZE, KEEP = "start", "stop", "restart", "resize", "keep"
 
@@ -45,6 +45,7 @@ _PLAIN = {
     "oom_score_adj": "oom_score_adj",
     "rlimits": "rlimits",
     "directories": "own directories",
+    "sandbox": "sandbox",
 }
 """Fields of Service as a person calls them, in the order they are listed. Values stay out: an environment may
 hold secrets. ``limits`` is told with its values instead."""
@@ -58,8 +59,10 @@ def diff(old: Plan | None, new: Plan) -> list[Change]:
     return stops + [_change(before.get(service.name), service) for service in new.services]
 
 
-def to_dict(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> dict[str, object]:
-    """The plan for JSON: bytes, cores and seconds. ``predicted`` and ``total`` are enforcement's predictions."""
+def to_dict(
+    plan: Plan, predicted: Mapping[str, Outlook], total: Outlook, sandboxes: Mapping[str, Outlook]
+) -> dict[str, object]:
+    """The plan for JSON: bytes, cores and seconds. The others are enforcement's predictions."""
     memory, cpu = requested(plan.services)
     return {
         "profile": plan.profile,
@@ -80,15 +83,18 @@ def to_dict(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> dic
                 "enforcement": _verdict("cpu", *total["cpu"]),
             },
         },
-        "services": {service.name: _service(service, predicted[service.name]) for service in plan.services},
+        "services": {
+            service.name: _service(service, predicted[service.name], sandboxes[service.name])
+            for service in plan.services
+        },
         "notes": list(plan.notes),
     }
 
 
-def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> str:
+def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook, sandboxes: Mapping[str, Outlook]) -> str:
     """The plan as text: the services, the sums, what is not enforced and why, the notes."""
     lines = [f"profile {plan.profile} ({plan.source})", ""]
-    header = ("service", "importance", "memory", "limit", "cpu", "limit", "pids", "enforced")
+    header = ("service", "importance", "memory", "limit", "cpu", "limit", "pids", "sandbox", "enforced")
     rows = [
         (
             service.name,
@@ -98,18 +104,19 @@ def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> str:
             text.cores(service.limits.cpu_request),
             text.cores(service.limits.cpu_limit),
             text.NOTHING if service.limits.pids_limit is None else str(service.limits.pids_limit),
+            confined(_report(sandboxes[service.name])),
             _summary(predicted[service.name]),
         )
         for service in plan.services
     ]
     reserve = text.size(plan.memory_reserve), text.cores(plan.cpu_reserve)
-    rows.append(("(the agent)", "", reserve[0], "", reserve[1], "", "", ""))
+    rows.append(("(the agent)", "", reserve[0], "", reserve[1], "", "", "", ""))
     memory, cpu = requested(plan.services)
     memory_cells = text.size(memory + plan.memory_reserve), text.size(plan.memory_total)
     cpu_cells = text.cores(cpu + plan.cpu_reserve), text.cores(plan.cpu_total)
-    rows.append(("(total)", "", *memory_cells, *cpu_cells, "", _summary(total)))
-    lines += text.table(header, rows, "<<>>>>><")
-    reasons = not_enforced(_reports(predicted, total))
+    rows.append(("(total)", "", *memory_cells, *cpu_cells, "", "", _summary(total)))
+    lines += text.table(header, rows, "<<>>>>><<")
+    reasons = not_enforced(_reports(predicted, total, sandboxes))
     if reasons:
         lines += ["", *reasons]
     if plan.notes:
@@ -189,8 +196,8 @@ def _show(field: str) -> Callable[[int | None], str]:
     return lambda value: text.NOTHING if value is None else str(value)
 
 
-def _service(service: Service, outlook: Outlook) -> dict[str, object]:
-    limits = service.limits
+def _service(service: Service, outlook: Outlook, sandbox: Outlook) -> dict[str, object]:
+    limits, kept = service.limits, service.sandbox
     return {
         "importance": service.importance,
         "essential": service.importance >= ESSENTIAL,
@@ -202,6 +209,14 @@ def _service(service: Service, outlook: Outlook) -> dict[str, object]:
         "pids": {"limit": limits.pids_limit},
         "io": {"weight": limits.io_weight, "read_bps": limits.io_read_bps, "write_bps": limits.io_write_bps},
         "enforcement": {resource: _verdict(resource, *outlook[resource]) for resource in RESOURCES},
+        "user": {"uid": service.uid, "gid": service.gid, "groups": list(service.groups)},
+        "sandbox": {name: _verdict(name, *sandbox[name]) for name in PROTECTIONS}
+        | {
+            "kept_capabilities": None if kept.capabilities is None else list(kept.capabilities),
+            "writable": list(kept.writable),
+            "visible": list(kept.visible),
+            "required": kept.required,
+        },
     }
 
 
@@ -228,9 +243,13 @@ def _summary(outlook: Outlook) -> str:
     return cell.replace("_", " ")
 
 
-def _reports(predicted: Mapping[str, Outlook], total: Outlook) -> dict[str, dict[str, dict[str, str]]]:
+def _reports(
+    predicted: Mapping[str, Outlook], total: Outlook, sandboxes: Mapping[str, Outlook]
+) -> dict[str, dict[str, dict[str, str]]]:
     """Predictions in the shape of the agent's own reports, so that ``status`` and ``plan`` say them alike."""
-    return {
-        name: {resource: {"kind": kind, "code": code} for resource, (kind, code) in outlook.items()}
-        for name, outlook in {"the total": total, **predicted}.items()
-    }
+    services = {name: _report({**outlook, **sandboxes[name]}) for name, outlook in predicted.items()}
+    return {"the total": _report(total), **services}
+
+
+def _report(outlook: Outlook) -> dict[str, dict[str, str]]:
+    return {name: {"kind": kind, "code": code} for name, (kind, code) in outlook.items()}

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 
+from ..model import Sandbox
 from ..records import Record
 
 TYPE_CHECKING = False
@@ -36,6 +37,8 @@ IOPRIO_SET = {
     "riscv64": 30,
 }
 """Numbers of ioprio_set(2), which the C library does not wrap, by ``uname -m``."""
+
+NO_SANDBOX = Sandbox()
 
 _changed_signals: list[int] = []  # whose disposition is not the default in this process, found at the first launch
 _PERMISSION = (errno.EPERM, errno.EACCES)
@@ -271,7 +274,7 @@ def _child(
         _take_attributes(service)
         if chroot is not None:
             _try(f"change root to {chroot}", "create that directory", os.chroot, chroot)
-        _take_identity(service)
+        _take_on(service, notify_path)
         _try(f"enter its directory {service.cwd}", "create it, or give its user access", os.chdir, service.cwd)
         environment = _environment(service, env_extra, notify_path)
         if os.read(release_fd, 1):
@@ -349,12 +352,15 @@ def _wish(what: str, call: Callable[..., object], *args: object) -> None:
         reason = getattr(error, "strerror", None) or str(error)
         if os.geteuid() == 0 or getattr(error, "errno", errno.EPERM) not in _PERMISSION:
             raise _SetupError(f"cannot {what}: {reason}; fix: take the setting out, or correct it") from None
-        if not what:
-            return
-        try:
-            os.write(2, f"edge-agent: cannot {what}: {reason}; fix: run the agent as root\n".encode())
-        except OSError:
-            pass  # a full pipe or a closed journal must not keep the service from starting
+        if what:
+            _say(f"cannot {what}: {reason}; fix: run the agent as root")
+
+
+def _say(text: str) -> None:
+    try:
+        os.write(2, f"edge-agent: {text}\n".encode())
+    except OSError:
+        pass  # a full pipe or a closed journal must not keep the service from starting
 
 
 def _set_ioprio(kind: int, level: int) -> None:
@@ -368,6 +374,29 @@ def _set_ioprio(kind: int, level: int) -> None:
     if libc.syscall(ctypes.c_long(number), 1, 0, kind << 13 | level) != 0:  # IOPRIO_WHO_PROCESS, itself
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def _take_on(service: Service, notify_path: str | None) -> None:
+    """Its user, and its sandbox around that: mounts and the bounding set need privilege, the rest comes after it."""
+    if service.sandbox == NO_SANDBOX:
+        _take_identity(service)
+        return
+    from . import sandbox  # only here: ctypes would cost the agent 1 MiB
+
+    _confine(service, sandbox.SandboxError, sandbox.isolate, service, notify_path)
+    _confine(service, sandbox.SandboxError, sandbox.limit, service)
+    _take_identity(service)
+    _confine(service, sandbox.SandboxError, sandbox.seal, service)
+
+
+def _confine(service: Service, failure: type[Exception], call: Callable[..., None], *args: object) -> None:
+    """Without what its profile requires a service does not start; without a default it does, and its log says so."""
+    try:
+        call(*args)
+    except failure as error:
+        if service.sandbox.required:
+            raise _SetupError(f"{error}, or set required: false in its sandbox") from None
+        _say(f"not sandboxed as it should be: {error}")
 
 
 def _take_identity(service: Service) -> None:

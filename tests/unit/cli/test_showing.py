@@ -33,7 +33,9 @@ def test_status_as_text(run: Run, agent: FakeAgent) -> None:
     assert "DEGRADED: the profile is broken\n" in out
     assert "switching from a to b\n" in out
     assert re.search(
-        r"^storage +ready +4242 +5.0 MiB +20.0 MiB +0.031 +0.50 +0 +memory, cpu, pids, oom group enforced$", out, re.M
+        r"^storage +ready +4242 +5.0 MiB +20.0 MiB +0.031 +0.50 +0 +yes +memory, cpu, pids, oom group enforced$",
+        out,
+        re.M,
     )
     assert "because" not in out
 
