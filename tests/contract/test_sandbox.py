@@ -39,9 +39,10 @@ import ctypes, os, struct, sys
 sys.path[:0] = {path!r}
 from edge_agent.host import process
 from edge_agent.model import Sandbox, Service
-gone = 1 << {admin} | 1 << {chown}
-low = 0xffffffff & ~gone
-data = struct.pack("=6I", low, low, 0, 0x1ff, 0x1ff, 0)
+held = next(int(line.split()[1], 16) for line in open("/proc/self/status") if line.startswith("CapPrm"))
+left = held & ~(1 << {admin} | 1 << {chown})
+low, high = left & 0xffffffff, left >> 32
+data = struct.pack("=6I", low, low, 0, high, high, 0)
 assert ctypes.CDLL(None).capset(struct.pack("=Ii", 0x20080522, 0), data) == 0
 for sandbox in Sandbox(read_only=True, required=True), Sandbox(capabilities=({chown},), required=True):
     child = process.launch(Service("less", ("/bin/true",), sandbox=sandbox), entry_fd=-1, stdout=2)

@@ -34,10 +34,8 @@ from .samples import HYBRID, SERVER, SHELL, STOCK_PI
 
 EVERYTHING = Limits(1, 2, 3, 4, 5, 6, 7, 8, 9)
 BOUNDED = Limits(memory_limit=1 << 20, cpu_limit=100, pids_limit=10)
-CODES = (
-    *MISSING,
-    *("by-setting", "no-io-weight", "no-device", "no-swap", "readback", "no-root", "no-admin", "old-kernel", "refused"),
-)
+OF_SANDBOXES = ("no-root", "no-admin", "old-kernel", "refused")
+CODES = (*MISSING, *OF_SANDBOXES, *("by-setting", "no-io-weight", "no-device", "no-swap", "readback"))
 ERRNOS = ("EINVAL", "ERANGE", "EACCES", "EPERM", "EROFS", "EBUSY", "ENOENT", "ENODEV", "EOPNOTSUPP", "EIO", "E??")
 
 
