@@ -117,8 +117,9 @@ def test_what_is_required_and_cannot_be_is_refused_before_anything_starts() -> N
     assert not isinstance(caught.value, BudgetError)
     assert caught.value.problems == (
         (
-            "cannot sandbox web as asked (read_only, private_tmp, private_devices, protect_home): mount_setattr(2) came "
-            "with Linux 5.12; fix: use a kernel of at least 5.12, or set required: false in its sandbox"
+            "cannot sandbox web as asked (read_only, private_tmp, private_devices, protect_home): "
+            "mount_setattr(2) came with Linux 5.12; "
+            "fix: use a kernel of at least 5.12, or set required: false in its sandbox"
         ),
     )
     only = Sandbox(no_new_privileges=True, capabilities=(), required=True)
