@@ -212,7 +212,9 @@ def _service(service: Service, outlook: Outlook, sandbox: Outlook) -> dict[str, 
         "user": {"uid": service.uid, "gid": service.gid, "groups": list(service.groups)},
         "sandbox": {name: _verdict(name, *sandbox[name]) for name in PROTECTIONS}
         | {
-            "kept_capabilities": None if kept.capabilities is None else list(kept.capabilities),
+            "kept_capabilities": None
+            if kept.capabilities is None
+            else [text.CAPABILITIES[n] for n in kept.capabilities],
             "writable": list(kept.writable),
             "visible": list(kept.visible),
             "required": kept.required,

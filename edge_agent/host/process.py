@@ -274,7 +274,10 @@ def _child(
         _take_attributes(service)
         if chroot is not None:
             _try(f"change root to {chroot}", "create that directory", os.chroot, chroot)
-        _take_on(service, notify_path)
+        confine = _isolate(service, notify_path)
+        _take_rlimits(service)
+        _take_identity(service)
+        confine()
         _try(f"enter its directory {service.cwd}", "create it, or give its user access", os.chdir, service.cwd)
         environment = _environment(service, env_extra, notify_path)
         if os.read(release_fd, 1):
@@ -337,6 +340,10 @@ def _take_attributes(service: Service) -> None:
         _wish(f"set scheduler {policy} priority {priority}", os.sched_setscheduler, 0, policy, parameters)
     if service.ioprio is not None:
         _wish(f"set io priority {service.ioprio}", _set_ioprio, *service.ioprio)
+
+
+def _take_rlimits(service: Service) -> None:
+    """They need privilege too, but hold for this process itself: what opens files or takes memory comes before."""
     for number, soft, hard in service.rlimits:
         _wish(f"set rlimit {number} to {soft}:{hard}", resource.setrlimit, number, (soft, hard))
 
@@ -376,27 +383,23 @@ def _set_ioprio(kind: int, level: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def _take_on(service: Service, notify_path: str | None) -> None:
-    """Its user, and its sandbox around that: mounts and the bounding set need privilege, the rest comes after it."""
+def _isolate(service: Service, notify_path: str | None) -> Callable[[], None]:
+    """What of its sandbox needs privilege, at once; the rest, by the function returned, once its user is another."""
     if service.sandbox == NO_SANDBOX:
-        _take_identity(service)
-        return
+        return lambda: None
     from . import sandbox  # only here: ctypes would cost the agent 1 MiB
 
-    _confine(service, sandbox.SandboxError, sandbox.isolate, service, notify_path)
-    _confine(service, sandbox.SandboxError, sandbox.limit, service)
-    _take_identity(service)
-    _confine(service, sandbox.SandboxError, sandbox.seal, service)
+    def confine(call: Callable[..., None], *args: object) -> None:
+        try:
+            call(service, *args)
+        except sandbox.SandboxError as error:
+            if service.sandbox.required:
+                raise _SetupError(f"{error}, or set required: false in its sandbox") from None
+            _say(f"not sandboxed as it should be: {error}")  # a default, which the profile does not insist on
 
-
-def _confine(service: Service, failure: type[Exception], call: Callable[..., None], *args: object) -> None:
-    """Without what its profile requires a service does not start; without a default it does, and its log says so."""
-    try:
-        call(*args)
-    except failure as error:
-        if service.sandbox.required:
-            raise _SetupError(f"{error}, or set required: false in its sandbox") from None
-        _say(f"not sandboxed as it should be: {error}")
+    confine(sandbox.isolate, notify_path)
+    confine(sandbox.limit)
+    return lambda: confine(sandbox.seal)
 
 
 def _take_identity(service: Service) -> None:

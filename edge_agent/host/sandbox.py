@@ -35,9 +35,9 @@ PR_SET_KEEPCAPS, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 8, 24, 3
 PR_CAP_AMBIENT_RAISE = 2
 CAPABILITY_VERSION_3 = 0x20080522
 
-NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
-"""Kernel documentation, admin-guide/devices.txt."""
-PTMX = 5, 2
+NODES = ("null", "zero", "full", "random", "urandom", "tty", "pts")
+"""What a private /dev has of the machine's. Mounted, not made: that takes no CAP_MKNOD, which a container may lack."""
+PTMX = 5, 2  # kernel documentation, admin-guide/devices.txt
 LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 TMP_SHARE = 4  # of the memory limit, for each of TMP_PLACES: a full one is ENOSPC for the service, not its end
 SMALL = "size=64k,nr_inodes=128,mode=755"
@@ -101,11 +101,11 @@ def _mount(service: Service, notify_path: str | None) -> None:
     home = _existing(HOME_PLACES) if sandbox.protect_home else []
     devices = ["/dev"] if sandbox.private_devices else []
     trees = _trees(service, [*tmp, *home, *devices], notify_path)
-    log = os.readlink("/dev/log") if devices and os.path.islink("/dev/log") else ""
+    links = {name: os.readlink(f"/dev/{name}") for name in ("log", "ptmx") if os.path.islink(f"/dev/{name}")}
     if sandbox.read_only:
         _make_read_only(AT_FDCWD, "/", AT_RECURSIVE)
     if devices:
-        _make_devices(log)
+        _make_devices(links)
     size = "" if service.limits.memory_limit is None else f",size={service.limits.memory_limit // TMP_SHARE}"
     for place in tmp:
         if not os.path.isdir(place):
@@ -127,12 +127,12 @@ def _trees(service: Service, private: list[str], notify_path: str | None) -> lis
     # Of two the outer one says it all; and where the inner one leads to, the service may have a say in.
     kept = {path: False for path in writable if not any(path.startswith(f"{other}/") for other in writable)}
     seen = [*sandbox.visible, *([os.path.dirname(notify_path)] if notify_path else [])]
-    if sandbox.private_devices:
-        seen += [path for path in ("/dev/pts", "/dev/log") if os.path.exists(path) and not os.path.islink(path)]
-        seen += [] if sandbox.private_tmp else _existing(("/dev/shm",))  # noqa: S108 - a mount point
+    if sandbox.private_devices:  # devices and sockets can be written to on a read-only mount
+        names = [*NODES, *([] if os.path.islink("/dev/log") else ["log"]), *([] if sandbox.private_tmp else ["shm"])]
+        seen += [path for path in (f"/dev/{name}" for name in names) if os.path.exists(path)]
     for path in map(os.path.realpath, seen):
         if any(path == place or path.startswith(f"{place}/") for place in private):
-            kept.setdefault(path, sandbox.read_only or path == "/dev/log")
+            kept.setdefault(path, sandbox.read_only or not path.startswith("/dev/"))
     return [_Tree(path, read_only=only) for path, only in sorted(kept.items())]
 
 
@@ -141,12 +141,15 @@ def _existing(places: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(os.path.realpath(place) for place in places if os.path.isdir(place)))
 
 
-def _make_devices(log: str) -> None:
+def _make_devices(links: dict[str, str]) -> None:
     _tmpfs(DEVICES, "/dev", MS_NOSUID | MS_NOEXEC, SMALL)
-    for name, number in {**NODES, "ptmx": PTMX}.items():
-        os.mknod(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(*number))
-    for name, target in {**LINKS, **({"log": log} if log else {})}.items():
+    for name, target in {**LINKS, **links}.items():
         os.symlink(target, f"/dev/{name}")
+    if "ptmx" not in links:  # it looks for "pts" beside itself, so one that is only mounted here finds none
+        try:
+            os.mknod("/dev/ptmx", stat.S_IFCHR | 0o666, os.makedev(*PTMX))
+        except PermissionError:
+            pass  # no CAP_MKNOD, as in a container: there are no new terminals in this /dev
 
 
 def limit(service: Service) -> None:

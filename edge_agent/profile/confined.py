@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import model
+from ..text import CAPABILITIES
 from .directories import Directories
-from .sandbox import CAPABILITIES, DAC_READ_SEARCH, Sandbox, inside
+from .sandbox import DAC_READ_SEARCH, Sandbox, inside
 from .service import Service
 from .system import Account, System
 from .tree import Path

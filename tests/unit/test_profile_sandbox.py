@@ -11,8 +11,8 @@ import pytest
 from edge_agent.demand import Profile
 from edge_agent.model import Sandbox
 from edge_agent.profile import Directories, load
-from edge_agent.profile.sandbox import CAPABILITIES
 from edge_agent.profile.system import Account, Machine
+from edge_agent.text import CAPABILITIES
 
 from .profiles import HOME, FakeSystem, load_text, service
 
