@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.admission import BudgetError
 from edge_agent.budget import compile_plan
-from edge_agent.demand import Demand
+from edge_agent.demand import Amount, Demand
 from edge_agent.enforcement import EnforcementError, predict_sandboxes
 from edge_agent.host import confinement
 from edge_agent.model import PROTECTIONS, Sandbox, Service
@@ -124,3 +124,12 @@ def test_what_is_required_and_cannot_be_is_refused_before_anything_starts() -> N
     )
     only = Sandbox(no_new_privileges=True, capabilities=(), required=True)
     assert plan_of(only, "old-kernel")["no_new_privileges"] == ("enforced", "")
+
+
+def test_a_limit_in_which_no_sandbox_can_be_made_is_refused() -> None:
+    """The child would be killed by its own limit before it becomes its program."""
+    small = Demand(Service("web", ("/bin/web",), sandbox=STRICT), memory_limit=Amount(4 << 20))
+    with pytest.raises(BudgetError, match=r"cannot admit web: its memory limit of 4\.0 MiB is less than .*; fix: "):
+        compile_plan(profile(small, memory=1 << 30, cpu=1000), SERVER)
+    free = small._replace(service=small.service._replace(sandbox=Sandbox()))
+    assert compile_plan(profile(free, memory=1 << 30, cpu=1000), SERVER).services[0].limits.memory_limit == 4 << 20

@@ -59,6 +59,24 @@ def test_services_are_named_when_only_some_are_concerned() -> None:
     assert statusview.not_enforced({"a": {"io": held}}) == []
 
 
+def test_what_a_service_has_of_its_sandbox_is_one_word() -> None:
+    def word(**kinds: str) -> str:
+        return statusview.confined({name: {"kind": kind, "code": ""} for name, kind in kinds.items()})
+
+    assert word() == word(read_only="unset") == "-"
+    assert word(read_only="enforced", private_tmp="unset") == "yes"
+    assert word(read_only="enforced", private_tmp="not enforced") == "partly"
+    assert word(read_only="not enforced") == "no"
+
+
+def test_an_agent_from_before_sandboxes_has_a_status(run: Run, agent: FakeAgent) -> None:
+    old = status()
+    for entry in old["services"].values():
+        del entry["sandbox"]
+    agent.answers["status"] = old
+    assert run("status").code == 0
+
+
 def test_an_unknown_code_of_a_newer_agent_is_passed_on() -> None:
     report = {"gpu": {"kind": "odd", "code": "new-thing"}}
     assert "new-thing" in "\n".join(statusview.not_enforced({"a": report}))
