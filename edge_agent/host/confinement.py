@@ -59,6 +59,11 @@ def asked(sandbox: Sandbox, name: str) -> bool:
     return sandbox.capabilities is not None if name == "capabilities" else bool(getattr(sandbox, name))
 
 
+def has_mounts(sandbox: Sandbox) -> bool:
+    """Does it take mounts of its own?"""
+    return sandbox.read_only or sandbox.private_tmp or sandbox.private_devices or sandbox.protect_home
+
+
 def _has(sandbox: Sandbox, name: str, fields: dict[str, str], mounts: str) -> bool:
     sealed = fields.get("NoNewPrivs") == "1"
     if name == "no_new_privileges":

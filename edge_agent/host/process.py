@@ -108,12 +108,14 @@ def launch(
     env_extra: tuple[tuple[str, str], ...] = (),
     notify_path: str | None = None,
     chroot: str | None = None,
+    beside: int = 0,
 ) -> Child:
     """Fork the service's process and hold it before its first instruction.
 
     ``entry_fd``: cgroup.procs of its cgroup, open for writing, or -1. ``stdout``: becomes its standard output and
     error. Its environment is the service's, ``env_extra``, a default PATH, and with ``notify_path`` NOTIFY_SOCKET and
-    WATCHDOG_USEC. Descriptors 0 to 2 must be open in the caller, and its signal handlers installed before the first
+    WATCHDOG_USEC. ``beside``: a process of the same service, whose mounts it shares instead of making its own.
+    Descriptors 0 to 2 must be open in the caller, and its signal handlers installed before the first
     launch. Raises LaunchError.
     """
     opened: list[int] = []
@@ -127,7 +129,7 @@ def launch(
         try:
             pid = os.fork()
             if pid == 0:
-                _child(service, entry_fd, stdout, release_read, error_write, env_extra, notify_path, chroot)
+                _child(service, entry_fd, stdout, release_read, error_write, env_extra, notify_path, chroot, beside)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     except OSError as error:
@@ -263,6 +265,7 @@ def _child(
     env_extra: tuple[tuple[str, str], ...],
     notify_path: str | None,
     chroot: str | None,
+    beside: int,
 ) -> Never:
     text = ""
     try:
@@ -274,7 +277,7 @@ def _child(
         _take_attributes(service)
         if chroot is not None:
             _try(f"change root to {chroot}", "create that directory", os.chroot, chroot)
-        confine = _isolate(service, notify_path)
+        confine = _isolate(service, notify_path, beside)
         _take_rlimits(service)
         _take_identity(service)
         confine()
@@ -383,7 +386,7 @@ def _set_ioprio(kind: int, level: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def _isolate(service: Service, notify_path: str | None) -> Callable[[], None]:
+def _isolate(service: Service, notify_path: str | None, beside: int) -> Callable[[], None]:
     """What of its sandbox needs privilege, at once; the rest, by the function returned, once its user is another."""
     if service.sandbox == NO_SANDBOX:
         return lambda: None
@@ -397,7 +400,7 @@ def _isolate(service: Service, notify_path: str | None) -> Callable[[], None]:
                 raise _SetupError(f"{error}, or set required: false in its sandbox") from None
             _say(f"not sandboxed as it should be: {error}")  # a default, which the profile does not insist on
 
-    confine(sandbox.isolate, notify_path)
+    confine(*((sandbox.join, beside) if beside else (sandbox.isolate, notify_path)))
     confine(sandbox.limit)
     return lambda: confine(sandbox.seal)
 

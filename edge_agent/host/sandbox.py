@@ -17,7 +17,7 @@ import os
 import stat
 import struct
 
-from .confinement import DEVICES, HOME, HOME_PLACES, TMP, TMP_PLACES
+from .confinement import DEVICES, HOME, HOME_PLACES, TMP, TMP_PLACES, has_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,10 +72,21 @@ class _Tree:
         os.close(self.fd)
 
 
+def join(service: Service, pid: int) -> None:
+    """Share the mounts of another process of the service."""
+    if not has_mounts(service.sandbox):
+        return
+    try:
+        fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SandboxError(f"cannot share the mounts of process {pid}: {error.strerror}; {_fix(error)}") from None
+    _call(f"share the mounts of process {pid}", "setns", fd, CLONE_NEWNS)
+    os.close(fd)
+
+
 def isolate(service: Service, notify_path: str | None) -> None:
     """Give this process mounts of its own. ``notify_path``: a socket it must reach wherever that is."""
-    sandbox = service.sandbox
-    if not (sandbox.read_only or sandbox.private_tmp or sandbox.private_devices or sandbox.protect_home):
+    if not has_mounts(service.sandbox):
         return
     before = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     umask = os.umask(0)

@@ -70,6 +70,25 @@ def test_a_switch_of_the_sandbox_restarts_the_service_and_the_plan_says_so(node:
     assert node.service("web")["sandbox"]["private_tmp"] == ENFORCED
 
 
+@able
+def test_a_check_sees_what_its_service_sees(node: Node) -> None:
+    """A program as a check, in the mounts of the service: its /tmp is the one with the file in it."""
+    profile = """
+        services:
+          web:
+            command: [/bin/sh, -c, "touch /tmp/NUMBER; sleep NUMBER"]
+            sandbox: strict
+            health: {exec: "test -e /tmp/NUMBER", interval: 100ms, failures: 1}
+    """
+    node.start("--config", node.profile(profile.replace("NUMBER", node.number)))
+    node.until_state("ready")
+    assert not Path(f"/tmp/{node.number}").exists()
+    inside = Path(f"/proc/{node.pids()['web']}/root/tmp/{node.number}")
+    assert inside.exists()
+    inside.unlink()
+    until(lambda: node.service("web")["restarts"] > 0, "the check fails and the service is started again")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_person_is_told_what_only_root_can_give(node: Node) -> None:
     """Defaults give way and say so; what is written into the profile does not."""
