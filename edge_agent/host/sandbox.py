@@ -40,6 +40,7 @@ NODES = ("null", "zero", "full", "random", "urandom", "tty", "pts")
 PTMX = 5, 2  # kernel documentation, admin-guide/devices.txt
 LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 TMP_SHARE = 4  # of the memory limit, for each of TMP_PLACES: a full one is ENOSPC for the service, not its end
+NO_LIMIT = "10%"  # of the machine's RAM, as Debian has it for /run
 SMALL = "size=64k,nr_inodes=128,mode=755"
 
 
@@ -117,11 +118,12 @@ def _mount(service: Service, notify_path: str | None) -> None:
         _make_read_only(AT_FDCWD, "/", AT_RECURSIVE)
     if devices:
         _make_devices(links)
-    size = "" if service.limits.memory_limit is None else f",size={service.limits.memory_limit // TMP_SHARE}"
+    limit = service.limits.memory_limit
+    size = NO_LIMIT if limit is None else str(limit // TMP_SHARE)
     for place in tmp:
         if not os.path.isdir(place):
             os.mkdir(place)  # /dev/shm, in the new /dev
-        _tmpfs(TMP, place, MS_NOSUID | MS_NODEV, f"mode=1777{size}")
+        _tmpfs(TMP, place, MS_NOSUID | MS_NODEV, f"mode=1777,size={size}")
     for place in home:
         _tmpfs(HOME, place, MS_NOSUID | MS_NODEV | MS_NOEXEC, SMALL)
     os.umask(0o022)
@@ -133,17 +135,17 @@ def _mount(service: Service, notify_path: str | None) -> None:
 
 def _trees(service: Service, private: list[str], notify_path: str | None) -> list[_Tree]:
     """What of the machine stays, by path, outer ones first."""
-    sandbox = service.sandbox
+    sandbox, shm = service.sandbox, TMP_PLACES[-1]
     writable = [os.path.realpath(path) for path in (*service.directories, *sandbox.writable)]
     # Of two the outer one says it all; and where the inner one leads to, the service may have a say in.
     kept = {path: False for path in writable if not any(path.startswith(f"{other}/") for other in writable)}
     seen = [*sandbox.visible, *([os.path.dirname(notify_path)] if notify_path else [])]
-    if sandbox.private_devices:  # devices and sockets can be written to on a read-only mount
+    if sandbox.private_devices:
         names = [*NODES, *([] if os.path.islink("/dev/log") else ["log"]), *([] if sandbox.private_tmp else ["shm"])]
         seen += [path for path in (f"/dev/{name}" for name in names) if os.path.exists(path)]
     for path in map(os.path.realpath, seen):
         if any(path == place or path.startswith(f"{place}/") for place in private):
-            kept.setdefault(path, sandbox.read_only or not path.startswith("/dev/"))
+            kept.setdefault(path, sandbox.read_only if path == shm else not path.startswith("/dev/"))
     return [_Tree(path, read_only=only) for path, only in sorted(kept.items())]
 
 

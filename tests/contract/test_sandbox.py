@@ -319,6 +319,39 @@ def test_the_kernel_is_asked_what_of_it_is_there(real: RealPlaces, outside: Path
     assert {kind for kind, _ in confinement.report(Sandbox(), os.getpid()).values()} == {"unset"}
 
 
+def test_without_read_only_the_rest_is_as_it_was(real: RealPlaces, outside: Path) -> None:
+    """Each part by itself: what is not asked for is not taken."""
+    alone = Sandbox(private_tmp=True, required=True)
+    told = ask(
+        real,
+        strict(outside, uid=None, gid=None, sandbox=alone),
+        tmp="listed('/tmp')",
+        size="os.statvfs('/tmp').f_blocks * os.statvfs('/tmp').f_frsize",
+        write=f"write('{outside}/file')",
+        devices="os.path.exists('/dev/kmsg')",
+        sets="capabilities()['CapEff'] != 0",
+    )
+    ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert told["size"] <= ram // 10 + (1 << 20)
+    assert {name: told[name] for name in ("tmp", "write", "devices", "sets")} == {
+        "tmp": "",
+        "write": "",
+        "devices": Path("/dev/kmsg").exists() or "",
+        "sets": True,
+    }
+    devices = Sandbox(private_devices=True, required=True)
+    told = ask(
+        real,
+        strict(outside, uid=None, gid=None, sandbox=devices),
+        kmsg="os.path.exists('/dev/kmsg')",
+        shm="write('/dev/shm/edge-agent-test')",
+        pty="pty()",
+    )
+    assert told == {"kmsg": "", "shm": "", "pty": ""}
+    assert Path("/dev/shm/edge-agent-test").exists()
+    Path("/dev/shm/edge-agent-test").unlink()
+
+
 @pytest.mark.parametrize("required", [True, False])
 def test_without_what_is_required_it_does_not_start_and_without_a_wish_it_does(
     real: RealPlaces, outside: Path, required: bool
