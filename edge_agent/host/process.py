@@ -15,6 +15,7 @@ import signal
 
 from ..model import Sandbox
 from ..records import Record
+from . import sandbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -390,7 +391,6 @@ def _isolate(service: Service, notify_path: str | None, beside: int) -> Callable
     """What of its sandbox needs privilege, at once; the rest, by the function returned, once its user is another."""
     if service.sandbox == NO_SANDBOX:
         return lambda: None
-    from . import sandbox  # only here: ctypes would cost the agent 1 MiB
 
     def confine(call: Callable[..., None], *args: object) -> None:
         try:

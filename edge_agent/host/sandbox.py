@@ -1,4 +1,7 @@
-"""A service's sandbox, as systemd.exec(5) has it, made by the forked child for itself. Never imported by the agent.
+"""A service's sandbox, as systemd.exec(5) has it, made by the forked child for itself.
+
+The agent itself calls nothing here and has the module loaded only because the file may be another release's by the time
+a service starts; ctypes is imported in the child.
 
 ``isolate`` and ``limit`` come before the user changes, as they need privilege; ``seal`` comes last. Mounts are all or
 nothing: what cannot be finished is left by setns(2) for the agent's own namespace. Each raises SandboxError, whose text
@@ -11,7 +14,6 @@ on every architecture, having been added after 5.0 (asm-generic/unistd.h).
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -21,6 +23,8 @@ from .confinement import DEVICES, HOME, HOME_PLACES, TMP, TMP_PLACES, has_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ctypes
+
     from ..model import Sandbox, Service
 
 OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442
@@ -225,15 +229,19 @@ def _make_read_only(fd: int, path: str, flags: int) -> None:
 
 def _call(what: str, function: str, *arguments: int | bytes | None) -> int:
     """Call a function of the C library; numbers go as C longs, since syscall(2) and prctl(2) are variadic."""
+    import ctypes  # here, in the child: it would cost the agent 1 MiB
+
+    if not _libc:
+        _libc.append(ctypes.CDLL(None, use_errno=True))
     given = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    result: int = getattr(_libc, function)(*given)
+    result: int = getattr(_libc[0], function)(*given)
     if result < 0:
         code = ctypes.get_errno()
         raise SandboxError(f"cannot {what}: {os.strerror(code)}; {_fix(OSError(code, ''))}")
     return result
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc: list[ctypes.CDLL] = []
 
 
 def _fix(error: OSError) -> str:
