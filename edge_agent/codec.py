@@ -19,7 +19,16 @@ MAX_BYTES = 4 << 20
 
 _RECORDS: dict[str, type[Any]] = {
     record.__name__: record
-    for record in (model.Limits, model.Health, model.Restart, model.Log, model.Service, model.Plan, lifecycle.Unit)
+    for record in (
+        model.Limits,
+        model.Health,
+        model.Restart,
+        model.Log,
+        model.Sandbox,
+        model.Service,
+        model.Plan,
+        lifecycle.Unit,
+    )
 }
 _PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 

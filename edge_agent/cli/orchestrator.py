@@ -11,7 +11,7 @@ import argparse
 
 from ..codec import pack_plan, unpack_plan
 from ..demand import Facts
-from ..enforcement import predict, predict_total
+from ..enforcement import predict, predict_sandboxes, predict_total
 from ..model import Plan
 from ..profile.directories import variable
 from . import compiling, exits, resident, scope, selection
@@ -61,7 +61,7 @@ def _start(context: Context, options: argparse.Namespace) -> int:
         plan, degraded = _last_known_good(context, options, error)
     if note:
         complain([note])
-    say(*render(plan, predict(facts, plan), predict_total(facts, plan)).splitlines())
+    say(*render(plan, predict(facts, plan), predict_total(facts, plan), predict_sandboxes(facts, plan)).splitlines())
     fd = resident.plan_descriptor(pack_plan(plan))
     resident.execute(
         context.directories,
