@@ -75,7 +75,7 @@ def test_what_is_no_command_line_is_not_changed(content: bytes, why: str) -> Non
 
 WORDS = st.sampled_from(
     b"a|psi=0|psi=1|psi|cgroup_disable=memory|cgroup_disable=io,memory|cgroup_enable=memory|--|"
-    b"q=\"x psi=0\"|\xff|systemd.unified_cgroup_hierarchy=0|root=/dev/sda1".split(b"|")
+    b'q="x psi=0"|\xff|systemd.unified_cgroup_hierarchy=0|root=/dev/sda1'.split(b"|")
 )
 BLANKS = st.sampled_from([b" ", b"  ", b"\t"])
 OURS = re.compile(rb"psi|psi=.*|cgroup_(en|dis)able=.*|systemd\.unified_cgroup_hierarchy=.*", re.DOTALL)
