@@ -54,6 +54,8 @@ def _start(context: Context, options: argparse.Namespace) -> int:
                 f"cannot get a delegated cgroup from systemd: {failure}; going on without; fix: see `edge-agent check`"
             )
         facts = compiling.look(context, None)
+    elif (place := variable(context.environ, "CGROUP_ROOT")[0]) and facts.cgroup == "unified" and not facts.delegated:
+        note = f"cannot use the cgroup {place}: it is not there, or not ours; fix: see `edge-agent check`"
     degraded = ""
     try:
         plan = _plan(context, options, facts)
