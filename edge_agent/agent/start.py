@@ -12,6 +12,7 @@ import sys
 
 from .. import __version__, codec
 from ..control.server import Server
+from ..host.interpreter import interpreter
 from ..host.journal import Journal
 from ..host.loop import READ, Loop
 from ..host.probes import Prober
@@ -162,8 +163,8 @@ class Resident:
             "EDGE_AGENT_DATA_DIR": self._options["data-dir"],
             "EDGE_AGENT_LOG_DIR": self._options["log-dir"],
         }
-        argv = [sys.executable, "-m", "edge_agent", "--config", source, *flags]
-        pid = os.posix_spawn(sys.executable, argv, environment, setsigdef=[signal.SIGPIPE])
+        argv = [interpreter(), "-m", "edge_agent", "--config", source, *flags]
+        pid = os.posix_spawn(argv[0], argv, environment, setsigdef=[signal.SIGPIPE])
         pidfd = os.pidfd_open(pid)
 
         def ended(_events: int) -> None:

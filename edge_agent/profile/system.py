@@ -6,9 +6,9 @@ import grp
 import os
 import pwd
 import stat
-import sys
 from typing import Protocol
 
+from ..host.interpreter import interpreter
 from ..records import Record
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -27,7 +27,7 @@ class Account(Record):
 class System(Protocol):
     """What has to be asked of the machine."""
 
-    python: str  # the interpreter that runs the bundled services
+    python: str  # what runs the bundled services by ``-m``
 
     def account(self, user: str) -> Account | None:
         """The account of a name or a number."""
@@ -49,7 +49,7 @@ class System(Protocol):
 class Machine:
     """This machine."""
 
-    python = sys.executable
+    python = interpreter()
 
     def account(self, user: str) -> Account | None:
         """By getpwnam(3) or getpwuid(3); a number need not have an account, its group then is its own number."""
