@@ -50,5 +50,9 @@ def compile_all(directory: Path, root: str, python: Sequence[str]) -> int:
     if done.returncode != 0:
         raise CompileError(f"cannot compile for {python[0]}: {done.stderr.decode(errors='replace').strip()[-1500:]}")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(directory, filter="data") if hasattr(tarfile, "data_filter") else archive.extractall(directory)
+        for member in archive:
+            path, made = directory / member.name, archive.extractfile(member)
+            if made is not None:
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(made.read())
     return len(sources)

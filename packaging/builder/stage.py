@@ -20,6 +20,9 @@ LIBRARY = "/usr/lib/edge-agent"
 DIST_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/lib/python{0}.{1}/site-packages")
 """Where the device's own packages are: Debian's, and those of distributions with rpm."""
 
+REWRITTEN = frozenset(("zmq",))
+"""Packages whose modules need a library that came with the wheel."""
+
 
 class StageError(Exception):
     """The tree cannot be made; the text is for people."""
@@ -72,16 +75,14 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
 def strip(library: Path) -> None:
     """Take symbols and debugging information out of extension modules, as dh_strip does; half of their size.
 
-    What auditwheel has rewritten is left alone: strip(1) breaks files that patchelf has moved parts of, and these come
-    stripped. Such are the libraries in NAME.libs and the modules that need them.
+    What auditwheel has rewritten is left alone: strip(1) breaks files that patchelf has moved parts of. Such are the
+    libraries in NAME.libs and the modules that need them.
     """
-    rewritten = {directory.name.removesuffix(".libs") for directory in library.glob("*.libs")}
-    owners = {"pyzmq": "zmq"}
-    left_alone = {owners.get(name, name) for name in rewritten} | {directory.name for directory in library.glob("*.libs")}
+    left_alone = REWRITTEN | {directory.name for directory in library.glob("*.libs")}
     modules = [path for path in sorted(library.rglob("*.so")) if path.relative_to(library).parts[0] not in left_alone]
     if not modules:
         return
-    argv = ["strip", "--strip-unneeded", "--remove-section=.comment", "--enable-deterministic-archives", *map(str, modules)]
+    argv = ["strip", "--strip-unneeded", "--remove-section=.comment", *map(str, modules)]
     done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode != 0:
         raise StageError(f"cannot strip: {done.stderr.strip()}; fix: packaging/install")

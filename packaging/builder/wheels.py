@@ -33,9 +33,6 @@ UNUSED = (
     "psutil/_psaix.py",
     "pydantic/mypy.py",
     "pydantic/v1",  # pydantic 1 for those who still use it
-    "pydantic_settings/sources/providers/aws.py",
-    "pydantic_settings/sources/providers/azure.py",
-    "pydantic_settings/sources/providers/gcp.py",
     "zmq/tests",
     "zmq/log",
     "zmq/green",
