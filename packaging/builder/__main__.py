@@ -12,11 +12,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from edge_agent import __version__
 from tests.vm.errors import LabError
 from tests.vm.image import cache_directory
 
-from . import pins, stage
+from . import notices, pins, stage
 from .bytecode import CompileError
 from .stage import PACKAGING, REPOSITORY, StageError
 from .targets import TARGETS, Target, dependencies
@@ -57,9 +59,13 @@ def make(target: Target, version: str, output: Path) -> list[Path]:
     root.mkdir(parents=True)
     epoch = source_date_epoch()
     requirements = pins.parse((PACKAGING / "requirements.txt").read_text())
-    stage.make(root, target, requirements, version, cache_directory() / "wheels")
+    stage.make(root, target, requirements, version, epoch, cache_directory() / "wheels")
     stage.finish(root, epoch)
     output.mkdir(parents=True, exist_ok=True)
+    described = (PACKAGING / "nfpm.yaml").read_text()
+    maintainer = yaml.safe_load(described)["maintainer"]
+    changes = notices.changelog((REPOSITORY / "CHANGELOG.md").read_text(), version, maintainer, epoch)
+    stage.write(work.parent / "changelog.yaml", changes)
     return [_pack(target, version, kind, root, output, epoch) for kind in FORMATS]
 
 
@@ -80,6 +86,7 @@ def _pack(target: Target, version: str, kind: str, root: Path, output: Path, epo
     environment = {
         "ROOT": str(root),
         "VERSION": version,
+        "ELF": target.elf,
         "ARCH": target.go,
         "SOURCE_DATE_EPOCH": str(epoch),
         "PATH": os.environ.get("PATH", ""),
@@ -87,7 +94,7 @@ def _pack(target: Target, version: str, kind: str, root: Path, output: Path, epo
     }
     argv = [str(Path(sys.executable).with_name("nfpm")), "package"]
     argv += ["--config", str(PACKAGING / "nfpm.yaml"), "--packager", kind, "--target", str(output / name)]
-    done = subprocess.run(argv, env=environment, cwd=PACKAGING, capture_output=True, text=True)
+    done = subprocess.run(argv, env=environment, cwd=REPOSITORY, capture_output=True, text=True)
     if done.returncode != 0:
         raise StageError(f"cannot make {name}: nfpm says: {(done.stdout + done.stderr).strip()[-1500:]}")
     return output / name

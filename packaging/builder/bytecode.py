@@ -14,7 +14,8 @@ from pathlib import Path
 COMPILER = """
 import importlib._bootstrap_external as external, importlib.util, io, sys, tarfile
 root = sys.argv[1]
-with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as given, tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as out:
+given = tarfile.open(fileobj=sys.stdin.buffer, mode="r|")
+with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as out:
     for member in given:
         source = given.extractfile(member).read()
         code = compile(source, f"{root}/{member.name}", "exec", dont_inherit=True, optimize=0)
@@ -23,7 +24,10 @@ with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as given, tarfile.open(fi
         made.size = len(data)
         out.addfile(made, io.BytesIO(data))
 """
-"""Reads a tar of sources, writes a tar of byte code. The code object's file name is the path on the device, for tracebacks. _code_to_hash_pyc: as py_compile does it."""
+"""Reads a tar of sources, writes a tar of byte code.
+
+The code object's file name is the path on the device, for tracebacks. _code_to_hash_pyc is what py_compile calls.
+"""
 
 
 class CompileError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import os
 import shutil
 import subprocess
@@ -9,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import bytecode, wheels
-from .pins import Pin
+from . import bytecode, completions, manual, notices, wheels
+from .pins import Pin, normalised
 from .targets import PYTHONS, Target
 from .tree import tree
 
@@ -36,15 +38,42 @@ def interpreter(python: tuple[int, int]) -> list[str]:
     return ["chroot", str(tree(suite)), "/usr/bin/python3"]
 
 
-def make(root: Path, target: Target, pins: Sequence[Pin], version: str, cache: Path) -> None:
+def make(root: Path, target: Target, pins: Sequence[Pin], version: str, epoch: int, cache: Path) -> None:
     """Fill the empty directory ``root``. Raises StageError, WheelError, CompileError, LabError."""
     library = root / LIBRARY.lstrip("/")
+    found = _library(library, target, pins, version, cache)
+    components = [_component(library, name, paths) for name, paths in sorted(found.items())]
+    documents(root, components, version, epoch)
+
+
+def documents(root: Path, components: Sequence[notices.Component], version: str, epoch: int) -> None:
+    """What is for people: the manual, completions, copyright, the changelog and the bill of materials."""
+    example = (REPOSITORY / "profiles/example.yaml").read_text()
+    for name, text in manual.pages(PACKAGING / "manual", version, epoch, example).items():
+        packed(root / "usr/share/man" / f"man{name[-1]}" / f"{name}.gz", text)
+    for place, text in completions.scripts().items():
+        write(root / place, text)
+    doc = root / "usr/share/doc/edge-agent"
+    write(doc / "copyright", notices.copyright_file(components))
+    write(doc / "edge-agent.cdx.json", notices.sbom(components, version, epoch))
+    packed(doc / "changelog.gz", (REPOSITORY / "CHANGELOG.md").read_text())
+
+
+def _component(library: Path, name: str, paths: Sequence[Path]) -> notices.Component:
+    (directory,) = (path for path in library.glob("*.dist-info") if normalised(path.name.partition("-")[0]) == name)
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    return notices.component(directory, digests, wheels.tops(paths), PACKAGING / "licenses")
+
+
+def _library(library: Path, target: Target, pins: Sequence[Pin], version: str, cache: Path) -> dict[str, list[Path]]:
+    """The program, its libraries and their byte code; distribution -> its wheels."""
     library.mkdir(parents=True)
     shutil.copytree(
         REPOSITORY / "edge_agent", library / "edge_agent", ignore=shutil.ignore_patterns("__pycache__", "py.typed")
     )
     _set_version(library / "edge_agent/__init__.py", version)
-    for paths in wheels.collect(pins, target, cache).values():
+    found = wheels.collect(pins, target, cache)
+    for paths in found.values():
         wheels.merge(paths, library)
     strip(library)
     for python in PYTHONS:
@@ -54,6 +83,7 @@ def make(root: Path, target: Target, pins: Sequence[Pin], version: str, cache: P
     launcher = launcher.replace("@PYTHONS@", repr(PYTHONS)).replace("@SYSTEM@", repr(system))
     write(library / "edge-agent", launcher, 0o755)
     write(library / "first-choice", (PACKAGING / "files/first-choice").read_text(), 0o755)
+    return found
 
 
 def finish(root: Path, epoch: int) -> None:
@@ -70,6 +100,12 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(mode)
+
+
+def packed(path: Path, text: str) -> None:
+    """A text file, compressed by gzip without name and time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
 def strip(library: Path) -> None:

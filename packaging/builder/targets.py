@@ -19,6 +19,7 @@ class Target(NamedTuple):
     go: str  # nfpm's
     wheel: str  # of platform tags, PEP 600
     glibc: tuple[str, ...]  # the newest that the target has, as manylinux tags; Debian 12 has 2.36
+    elf: str = "()(64bit)"  # behind the name of a library, as rpm provides it
     system: tuple[str, ...] = ()  # distributions that are left to the device
 
     @property
@@ -32,7 +33,7 @@ _GLIBC = ("manylinux_2_34", "manylinux_2_31", "manylinux_2_28", "manylinux_2_17"
 TARGETS = (
     Target("amd64", "x86_64", "amd64", "x86_64", _GLIBC),
     Target("arm64", "aarch64", "arm64", "aarch64", _GLIBC),
-    Target("armhf", "armv7hl", "arm7", "armv7l", _GLIBC, SYSTEM_LIBRARIES),
+    Target("armhf", "armv7hl", "arm7", "armv7l", _GLIBC, "", SYSTEM_LIBRARIES),
 )
 
 SYSTEM_PACKAGES = {

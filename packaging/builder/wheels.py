@@ -15,16 +15,17 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from .pins import Pin
+from .pins import Pin, without
 from .targets import PYTHONS, Target
 
 FROM_SOURCE = ("cgroupspy",)
 """Pure distributions that are published as source only; pip makes their wheel."""
 
+NOT_INSTALLED = ("pycparser",)
+"""Distributions that only what we leave out would use: cffi reads C with it."""
+
 UNUSED = (
-    "_distutils_hack",
     "cffi",  # only its backend is used at run time: _cffi_backend
-    "pycparser",
     "psutil/tests",
     "psutil/_psbsd.py",
     "psutil/_psosx.py",
@@ -61,7 +62,7 @@ def wanted(name: str) -> bool:
 
 def collect(pins: Sequence[Pin], target: Target, cache: Path) -> dict[str, list[Path]]:
     """Distribution -> its wheels, one or one per Python. They are downloaded once per set of pins. WheelError."""
-    pins = [pin for pin in pins if pin.name not in target.system]
+    pins = without(pins, (*target.system, *NOT_INSTALLED))
     found: dict[str, list[Path]] = {}
     for python in PYTHONS:
         for pin in pins:
@@ -83,6 +84,17 @@ def merge(wheels: Iterable[Path], directory: Path) -> None:
                     raise WheelError(f"cannot put {wheel.name} beside the others: its {name} is another; fix: the pins")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
+
+
+def tops(wheels: Iterable[Path]) -> set[str]:
+    """Files and directories (with a ``*`` for what is in them) that ``wheels`` have in the import directory."""
+    found = set()
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in filter(wanted, archive.namelist()):
+                top, slash, _ = name.partition("/")
+                found.add(f"{top}/*" if slash else top)
+    return found
 
 
 def _wheel(pin: Pin, target: Target, python: tuple[int, int], cache: Path) -> Path:
