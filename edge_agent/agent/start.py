@@ -13,6 +13,7 @@ import time
 from .. import __version__, codec
 from ..control.server import Server
 from ..host import manager
+from ..host.interpreter import interpreter
 from ..host.journal import Journal
 from ..host.loop import READ, Loop
 from ..host.probes import Prober
@@ -210,8 +211,8 @@ class Resident:
             "EDGE_AGENT_LOG_DIR": self._options["log-dir"],
         }
         # ``switch`` never becomes an agent itself, should this one be gone by then.
-        argv = [sys.executable, "-m", "edge_agent", "switch", "--config", source, *flags]
-        pid = os.posix_spawn(sys.executable, argv, environment, setsigdef=[signal.SIGPIPE])
+        argv = [interpreter(), "-m", "edge_agent", "switch", "--config", source, *flags]
+        pid = os.posix_spawn(argv[0], argv, environment, setsigdef=[signal.SIGPIPE])
         pidfd = os.pidfd_open(pid)
 
         def ended(_events: int) -> None:
