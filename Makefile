@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check --no-input
 PROFILE ?= edge
+# Of the packages; left out: the one of the source, and every architecture.
+VERSION ?=
+ARCHITECTURES ?=
 
-.PHONY: run test check unit here vm guest lab bench clean
+.PHONY: run test check unit here vm guest lab bench packages pins clean
 
 # Run the agent in the foreground; Ctrl-C stops everything. PROFILE=... chooses another profile.
 # Byte code is made first: sandboxed services cannot write it, and compiling is a third of their start.
@@ -50,6 +53,17 @@ lab: $(VENV)/.test
 bench: $(VENV)/.run
 	@benchmarks/run
 
+# .deb and .rpm for every architecture into dist/ (as root: a small Debian 13 tree compiles for its Python).
+# VERSION=... and ARCHITECTURES="amd64 ..." choose.
+packages: $(VENV)/.package
+	sh packaging/install
+	PYTHONPATH=packaging $(BIN)/python -m builder $(if $(VERSION),--version $(VERSION)) --architectures $(ARCHITECTURES)
+
+# Renew what the packages contain: the newest releases inside the bounds of pyproject.toml, with the hashes of their files.
+pins: $(VENV)/.package
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --custom-compile-command 'make pins' \
+		--python-version 3.11 --output-file packaging/requirements.txt pyproject.toml
+
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 
@@ -62,5 +76,9 @@ $(VENV)/.run: $(BIN)/python pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(PIP) install --no-build-isolation --editable '.[test]'
+	$(PIP) install --no-build-isolation --editable '.[package,test]'
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.run
+	$(PIP) install --no-build-isolation --editable '.[package]'
 	@touch $@

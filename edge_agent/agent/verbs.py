@@ -27,7 +27,13 @@ LONGEST_WAIT = 30.0
 class Verbs:
     """The handler of requests. ``reload`` and ``reexec`` are what the process as a whole does."""
 
-    def __init__(self, agent: Agent, reload: Callable[[], None], reexec: Callable[[], None], enforcement: str) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        reload: Callable[[Callable[[str], None]], None],
+        reexec: Callable[[], None],
+        enforcement: str,
+    ) -> None:
         self.agent = agent
         self.enforcement = enforcement
         self.started = time.time()
@@ -123,8 +129,16 @@ class Verbs:
         self.agent.emit(Shutdown())
 
     def _do_reload(self, request: Request) -> None:
-        self._reload()
-        request.reply({})
+        if not request.args.get("wait"):
+            request.reply({})
+
+        def ended(failure: str) -> None:  # an answer given already is not given twice
+            if failure:
+                request.fail("failed", failure, "see `edge-agent plan`")
+            else:
+                request.reply({})
+
+        self._reload(ended)
 
     def _do_reexec(self, request: Request) -> None:
         self.agent.records.save()

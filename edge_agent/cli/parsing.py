@@ -10,8 +10,8 @@ from typing import NoReturn
 
 from .. import __version__
 from . import exits
+from .context import DEFAULT
 
-DEFAULT = "orchestrator"
 VERBS = {
     "orchestrator": ("orchestrator", "run a profile: start the agent, or switch the one that runs (the default)"),
     "switch": ("switch", "switch the running agent to another profile"),
@@ -39,6 +39,7 @@ WITH_VALUE = {
     "--plan",
     "--enforcement",
     "--control-group",
+    "--cmdline",
     "--run-dir",
     "--data-dir",
     "--log-dir",

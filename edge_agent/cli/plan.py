@@ -9,7 +9,8 @@ from ..enforcement import predict, predict_sandboxes, predict_total
 from ..model import Plan
 from . import compiling, exits, scope, selection
 from .context import Context, say, show_json
-from .planview import diff, render, render_diff, to_dict
+from .plandiff import diff, render_diff
+from .planview import render, to_dict
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
 
 def _running(context: Context) -> tuple[Plan | None, int | None]:
     """The running agent's plan and process id."""
-    client = compiling.connect(context)
+    client = context.connect_if_running()
     if client is None:
         return None, None
     with client:

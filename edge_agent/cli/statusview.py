@@ -12,9 +12,6 @@ from ..model import PROTECTIONS, RESOURCES
 Reports = Mapping[str, Mapping[str, Mapping[str, str]]]
 """Service -> resource -> {'kind', 'code'}."""
 
-WIDTH = 100
-"""Columns of sentences; tables grow with the names of services."""
-
 _WORDS = {name: name.replace("_", " ") for name in (*RESOURCES, *PROTECTIONS)}
 
 
@@ -126,7 +123,7 @@ def wrapped(line: str) -> list[str]:
     """A long sentence on several lines, the later ones indented."""
     from textwrap import wrap
 
-    return wrap(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return wrap(line, text.WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _ordered(report: Mapping[str, object]) -> list[str]:
@@ -150,21 +147,3 @@ def span(seconds: float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
-
-
-def moment(when: float) -> str:
-    """A time of the agent's clock in the local zone."""
-    import time
-
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-
-
-def event(entry: Mapping[str, Any]) -> str:
-    """One event on one line."""
-    service = f" {entry['service']}" if entry["service"] else ""
-    return f"{moment(entry['time'])}  {entry['kind']}{service}: {printable(entry['text'])}"
-
-
-def printable(value: str) -> str:
-    """The text without what would move the terminal's cursor."""
-    return "".join(c if c.isprintable() else " " for c in value)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
+from ..host.interpreter import interpreter
 from ..records import Record
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -28,7 +29,7 @@ class Account(Record):
 class System(Protocol):
     """What has to be asked of the machine."""
 
-    python: str  # the interpreter that runs the bundled services
+    python: str  # what runs the bundled services by ``-m``
     homes: tuple[str, ...]  # directories that hold it and what it imports
 
     def account(self, user: str) -> Account | None:
@@ -57,7 +58,7 @@ class System(Protocol):
 class Machine:
     """This machine."""
 
-    python = sys.executable
+    python = interpreter()
     homes = tuple(dict.fromkeys((sys.base_prefix, sys.prefix, str(Path(__file__).parents[2]))))
 
     def account(self, user: str) -> Account | None:

@@ -9,7 +9,8 @@ import pytest
 
 from edge_agent import text
 from edge_agent.budget import compile_plan
-from edge_agent.cli.planview import Change, diff, render, render_diff, to_dict
+from edge_agent.cli.plandiff import Change, diff, render_diff
+from edge_agent.cli.planview import render, to_dict
 from edge_agent.demand import Amount, Facts, Profile
 from edge_agent.enforcement import predict, predict_sandboxes, predict_total
 from edge_agent.model import ESSENTIAL, HEAVY, Health, Limits, Log, Plan, Restart, Sandbox, Service

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import time
-from typing import Any
-
 import pytest
 
-from .lab import Guest, Lab
+from . import shipped
+from .lab import Lab
+from .shipped import status, until_other_agent, until_state
 
 pytestmark = pytest.mark.vm
 
@@ -30,38 +28,10 @@ NIGHT = (
 )
 
 
-def status(guest: Guest) -> dict[str, Any]:
-    result = guest.run(["edge-agent", "status", "--json"], timeout=60)
-    answer: dict[str, Any] = json.loads(result.output) if result.code == 0 else {}
-    return answer
-
-
-def until_state(guest: Guest, name: str, state: str) -> dict[str, Any]:
-    end = time.monotonic() + 120
-    while True:
-        answer = status(guest)
-        if answer.get("services", {}).get(name, {}).get("state") == state:
-            return answer
-        assert time.monotonic() < end, (
-            f"{name} is not {state}: {answer}\n{guest.check('journalctl -u edge-agent -n 30')}"
-        )
-        time.sleep(1)
-
-
-def until_other_agent(guest: Guest, pid: int) -> None:
-    end = time.monotonic() + 120
-    while status(guest).get("agent", {}).get("pid", pid) == pid:
-        assert time.monotonic() < end, guest.check("journalctl -u edge-agent -n 30")
-        time.sleep(1)
-
-
 def test_choice_and_evidence_survive_a_power_cut(lab_tools: None) -> None:
     with Lab(memory_mib=1024, persistent=True).boot() as guest:
-        guest.check("mkdir -p /etc/edge-agent/profiles")
-        for path, text in (("config.yaml", PROFILE), ("profiles/night.yaml", NIGHT)):
-            guest.check(["sh", "-c", 'printf %s "$1" >/etc/edge-agent/"$2"', "write", text, path])
-        guest.check("ln -sf $(command -v edge-agent) /usr/bin/edge-agent")
-        guest.check("cp systemd/*.service /etc/systemd/system/ && systemctl enable --now edge-agent")
+        shipped.install(guest, config=PROFILE, night=NIGHT)
+        guest.check("systemctl enable --now edge-agent")
         assert until_state(guest, "steady", "ready")["enforcement"] == "cgroup2"
 
         # A crash of the agent is no business of its services, and systemd can start the next one beside them.

@@ -11,6 +11,7 @@ import pytest
 
 from edge_agent.cli import exits, logs, statusview, why
 from edge_agent.control.connection import Request
+from edge_agent.text import WIDTH
 
 from .fakes import (
     NOW,
@@ -49,7 +50,7 @@ def test_what_is_not_enforced_is_said_once_with_its_fix() -> None:
     text = "\n".join(lines)
     assert text.count("because") == 2
     assert re.search(r"^memory: sampled, because .*\n?.*; fix: ", text, re.M)
-    assert max(map(len, lines)) <= statusview.WIDTH
+    assert max(map(len, lines)) <= WIDTH
 
 
 def test_services_are_named_when_only_some_are_concerned() -> None:
