@@ -77,7 +77,10 @@ _CODES = {
         "start the container with that capability, or the agent outside of it",
     ),
     "old-kernel": _Sentences("mount_setattr(2) came with Linux 5.12", "use a kernel of at least 5.12"),
-    "refused": _Sentences("the kernel refused it when the service started", "see `edge-agent logs` of the service"),
+    "started-without": _Sentences(
+        "the kernel refused it when the service started, or an older release started it",
+        "`edge-agent restart` it, and see its log",
+    ),
     "readback": _Sentences(
         "the kernel took the value but reports another one",
         "see whether something else writes to the agent's cgroups, and whether the value is beyond what the "

@@ -2,7 +2,7 @@
 
 The agent asks when a person asks for the status, so nothing of it is kept: it is true of adopted services as well.
 Codes, as in enforcement reports: 'no-root', 'no-admin' (root without CAP_SYS_ADMIN, as in a container), 'old-kernel',
-and 'refused' where none of them explains it. Obeys the resident import rule.
+and 'started-without' where none of them explains it. Obeys the resident import rule.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def report(sandbox: Sandbox, pid: int, proc: str = "/proc") -> Report:
     status, mounts = _read(f"{proc}/{pid}/status"), _read(f"{proc}/{pid}/mountinfo")
     if not status:
         return {}
-    missing = obstacle(_read(f"{proc}/self/status"), os.uname().release) or "refused"
+    missing = obstacle(_read(f"{proc}/self/status"), os.uname().release) or "started-without"
     found: Report = {}
     for name in PROTECTIONS:
         if not asked(sandbox, name):
