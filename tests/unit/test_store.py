@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -137,7 +138,7 @@ def leave(tmp_path: Path, version: int, unit: tuple[object, ...], plan: tuple[ob
 
 
 def test_what_a_newer_release_left_is_taken_as_far_as_it_is_known(store: Store, tmp_path: Path) -> None:
-    service = (*UNIT.service, "more")
+    service: Any = (*UNIT.service, "more")
     leave(tmp_path, m.PLAN_VERSION + 1, (service, *UNIT[1:], 1), (*PLAN._replace(services=(service,)), 1))
     assert store.committed() == PLAN
     assert "known only in part: a newer release wrote it" in store.newer
@@ -159,7 +160,7 @@ def test_what_an_older_release_did_not_know_needs_no_restart(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codec, "OLDEST", m.PLAN_VERSION - 1)
-    service = UNIT.service[:-1]  # it had no ``directories`` yet
+    service: Any = UNIT.service[:-1]  # it had no ``directories`` yet
     leave(tmp_path, m.PLAN_VERSION - 1, (service, *UNIT[1:]), PLAN._replace(services=(service,)))
     assert store.committed() == PLAN
     assert store.units() == {"web": UNIT}
