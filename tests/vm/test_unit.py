@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from .lab import Lab
-from .node import Node
+from .node import Node, pids
 from .payload import PROJECT
 from .target import Target
 
@@ -143,6 +143,31 @@ def test_restart_keeps_every_service(node: Node) -> None:
     assert_kept(node, before)
 
 
+def test_restart_keeps_them_without_a_message_bus(node: Node) -> None:
+    before = all_of(node)
+    try:
+        node.guest.check("systemctl stop dbus.socket dbus.service")
+        node.guest.check("systemctl restart edge-agent", timeout=180)
+    finally:
+        node.guest.check("systemctl start dbus.socket")
+    assert_kept(node, before)
+
+
+def test_restart_keeps_what_is_in_the_agents_own_unit(node: Node) -> None:
+    """Sampled services are not in the cgroup of another unit; KillMode=process leaves them."""
+    node.guest.check("systemctl stop edge-agent; rm -f /var/lib/told", timeout=180)
+    sampling = "ExecStart=\nExecStart=/usr/bin/edge-agent --enforcement sampling"
+    with drop_in(node, sampling):
+        before = pids(node.until_states(**dict.fromkeys(REVERSE, "ready")))
+        own = "cat /sys/fs/cgroup/system.slice/edge-agent.service/cgroup.procs"
+        assert set(map(str, before.values())) <= set(node.guest.check(own).split())
+        node.guest.check("systemctl restart edge-agent", timeout=180)
+        assert pids(node.until_states(**dict.fromkeys(REVERSE, "ready"))) == before
+        assert not told(node)
+        node.guest.check("systemctl stop edge-agent", timeout=180)
+        assert told(node) == REVERSE
+
+
 def test_kill_keeps_every_service(node: Node) -> None:
     before, pid = all_of(node), agent(node)
     for _ in range(TRIES):
@@ -258,11 +283,11 @@ def test_each_service_has_its_time_to_stop_whatever_the_unit_has(node: Node) -> 
 
 
 def test_restart_of_the_services_unit_restarts_them_all(node: Node) -> None:
-    before = {pid for pids in all_of(node).values() for pid in pids}
+    before = {pid for found in all_of(node).values() for pid in found}
     node.guest.check("systemctl restart edge-agent-services", timeout=180)
     node.until_states(**dict.fromkeys(REVERSE, "ready"))
     assert told(node) == REVERSE
-    assert not before & {pid for pids in all_of(node).values() for pid in pids}
+    assert not before & {pid for found in all_of(node).values() for pid in found}
     assert node.status()["enforcement"] == "cgroup2"
 
 
