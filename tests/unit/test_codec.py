@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from edge_agent import codec
 from edge_agent import model as m
 from edge_agent.lifecycle import READY, Unit
-from edge_agent.records import Record
 
 from .conftest import GOLDEN, UPDATE
 
@@ -175,13 +174,10 @@ def test_what_earlier_releases_wrote_is_read(version: int) -> None:
     assert (unit.last_exit, unit.last_exit_at) == ("exit code 1", 0.5)
 
 
-def less(record: Record, fields: int = 1) -> tuple[object, ...]:
-    """As a release wrote it that did not have the last fields yet."""
-    return tuple(record)[:-fields]
-
-
-OLD_WEB = less(WEB._replace(directories=("/gone",)))
-OLD_PLAN = (m.PLAN_VERSION - 1, PLAN._replace(services=(less(DB), OLD_WEB)))
+KNEW = m.Service._fields.index("directories")
+"""Fields of a release that had no ``directories`` yet, nor what came after them."""
+OLD_WEB = WEB._replace(directories=("/gone",))[:KNEW]
+OLD_PLAN = (m.PLAN_VERSION - 1, PLAN._replace(services=(DB[:KNEW], OLD_WEB)))
 
 
 @pytest.fixture
