@@ -171,19 +171,19 @@ class Resident:
                 self.agent.hurry()  # asked twice: the person does not want to wait for a graceful end
             else:
                 self._interrupted = True
-                self._end(asked=number == signal.SIGTERM)
+                self._stop_or_leave(number)
 
-    def _end(self, *, asked: bool) -> None:
+    def _stop_or_leave(self, number: int) -> None:
         """Stop everything; or leave it to the next agent, if the service manager restarts this one alone."""
-        unit = manager.own_unit() if asked and not self.agent.node.closing else ""
-        home = unit if self.containment.kind == "tree" else manager.unit_of(self._options.get("cgroup-path", ""))
+        unit = manager.own_unit() if number == signal.SIGTERM and not self.agent.node.closing else ""
+        home = manager.unit_of(self.containment.path) if self.containment.kind == "cgroup2" else unit
         if unit and (home != unit or self.containment.kind == "tree"):
             manager.ask(self.loop, unit, home, self._answered)
         else:
             self._shutdown()
 
-    def _answered(self, restarts: bool) -> None:
-        if restarts and not self.agent.node.closing:
+    def _answered(self, restarts_alone: bool) -> None:
+        if restarts_alone and not self.agent.node.closing:
             self.agent.records.save()
             self._leaves = True
             self.loop.stop()
@@ -227,7 +227,6 @@ class Resident:
             done(text)
 
         manager.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-
         self.agent.note("reload", "", f"reload of {source} asked for")
         self.loop.watch(pidfd, READ, ended)
 

@@ -25,7 +25,7 @@ VERBS = {
     "start": ("ask", "start a service"),
     "stop": ("ask", "stop a service"),
     "restart": ("ask", "restart a service"),
-    "reload": ("control", "read the profile again, as SIGHUP does"),
+    "reload": ("control", "read the profile again, as SIGHUP does, and wait until it is in force"),
     "reexec": ("control", "replace the agent by the installed version; services keep running"),
     "shutdown": ("control", "stop all services and the agent"),
     "service": ("service", "run a bundled service in the foreground"),

@@ -107,7 +107,7 @@ def ask(loop: Loop, unit: str, home: str, answered: Callable[[bool], None]) -> N
     try:
         actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, write, 1)]
         argv = [SHELL, "-c", QUESTION, SHELL, unit, home or unit]
-        pid = os.posix_spawn(SHELL, argv, os.environ, file_actions=actions, setsigdef=[signal.SIGPIPE])
+        pid = os.posix_spawn(SHELL, argv, os.environ, file_actions=actions, setpgroup=0, setsigdef=[signal.SIGPIPE])
         pidfd = os.pidfd_open(pid)
     except OSError:
         os.close(read)
@@ -116,10 +116,7 @@ def ask(loop: Loop, unit: str, home: str, answered: Callable[[bool], None]) -> N
     finally:
         os.close(write)
 
-    def give_up() -> None:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-
-    timer = loop.at(loop.now() + PATIENCE, give_up)
+    timer = loop.at(loop.now() + PATIENCE, lambda: os.killpg(pid, signal.SIGKILL))
 
     def ended(_events: int) -> None:
         timer.cancel()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from . import shipped
 from .lab import Lab
-from .shipped import status, until_other_agent, until_state
+from .node import Node
 
 pytestmark = pytest.mark.vm
 
@@ -30,34 +29,32 @@ NIGHT = (
 
 def test_choice_and_evidence_survive_a_power_cut(lab_tools: None) -> None:
     with Lab(memory_mib=1024, persistent=True).boot() as guest:
-        shipped.install(guest, config=PROFILE, night=NIGHT)
-        guest.check("systemctl enable --now edge-agent")
-        assert until_state(guest, "steady", "ready")["enforcement"] == "cgroup2"
-
-        # A crash of the agent is no business of its services, and systemd can start the next one beside them.
-        before = status(guest)
-        guest.check("systemctl kill --signal=KILL --kill-whom=main edge-agent")
-        until_other_agent(guest, before["agent"]["pid"])
-        assert status(guest)["services"]["steady"]["pid"] == before["services"]["steady"]["pid"]
+        node = Node(guest)
+        node.write("/etc/edge-agent/config.yaml", PROFILE)
+        node.write("/etc/edge-agent/profiles/night.yaml", NIGHT)
+        node.install_tree()
+        guest.check("systemctl enable --now edge-agent", timeout=180)
+        assert node.until_states(steady="ready")["enforcement"] == "cgroup2"
 
         guest.check("edge-agent switch night")
-        until_state(guest, "greedy", "quarantined")
+        node.until_states(greedy="quarantined")
         assert "said-to-the-journal" in guest.check("journalctl -b -n 200")
 
         guest.cut_power()
         guest.start()
 
-        after = until_state(guest, "greedy", "quarantined")
+        after = node.until_states(greedy="quarantined", steady="ready")
         assert after["profile"] == "night"
         assert after["enforcement"] == "cgroup2"
-        assert after["services"]["steady"]["state"] == "ready"
+        services = "/sys/fs/cgroup/system.slice/edge-agent-services.service/services"
+        assert node.cgroup(after["services"]["steady"]["pid"]) == f"{services}/steady"
         kills = [line for line in guest.check("edge-agent events --service greedy").splitlines() if "oom" in line]
         assert len(kills) == 2, "the one before the power cut, and the one after"
         assert "its own memory limit" in guest.check("edge-agent why greedy")
 
         guest.check("systemctl stop edge-agent", timeout=180)
         assert guest.run("pgrep -fx '/bin/sleep 1000'").code == 1
-        assert guest.run("ls -d /sys/fs/cgroup/system.slice/edge-agent-services.service/services").code != 0
+        assert guest.run(f"ls -d {services}").code != 0
 
-        guest.check("systemctl start edge-agent")
-        assert until_state(guest, "steady", "ready")["enforcement"] == "cgroup2"
+        guest.check("systemctl start edge-agent", timeout=180)
+        assert node.until_states(steady="ready")["enforcement"] == "cgroup2"
