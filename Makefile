@@ -74,7 +74,7 @@ $(VENV)/.run: $(BIN)/python pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(PIP) install --no-build-isolation --editable '.[test]'
+	$(PIP) install --no-build-isolation --editable '.[test,package]'
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.run
