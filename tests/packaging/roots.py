@@ -23,6 +23,7 @@ MOUNTS = """
 mount -t tmpfs -o mode=755 tmpfs "$2"
 mkdir "$2/changes" "$2/work" "$2/root"
 mount -t overlay -o "lowerdir=$1,upperdir=$2/changes,workdir=$2/work" overlay "$2/root"
+mkdir -p "$2/root/proc"
 mount -t proc proc "$2/root/proc"
 echo mounted
 exec sleep infinity
