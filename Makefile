@@ -8,7 +8,7 @@ PROFILE ?= edge
 VERSION ?=
 ARCHITECTURES ?=
 
-.PHONY: run test check unit here vm guest lab bench packages pins clean
+.PHONY: run test check unit here vm guest lab bench packages pins packaged clean
 
 # Run the agent in the foreground; Ctrl-C stops everything. PROFILE=... chooses another profile.
 # Byte code is made first: sandboxed services cannot write it, and compiling is a third of their start.
@@ -20,8 +20,9 @@ run: $(VENV)/.run
 test: $(VENV)/.test
 	sh tests/install
 	sh tests/vm/install
+	sh packaging/install tests
 	$(MAKE) check
-	$(MAKE) --jobs=3 --output-sync=target --keep-going here guest lab
+	$(MAKE) --jobs=4 --output-sync=target --keep-going here guest lab packaged
 
 # What needs no running: seconds.
 check: $(VENV)/.test
@@ -36,7 +37,12 @@ unit: $(VENV)/.test
 
 # On this machine: units, properties, fuzzers, contracts, real agents.
 here: $(VENV)/.test
-	$(BIN)/pytest --ignore=tests/vm --ignore=tests/guest
+	$(BIN)/pytest --ignore=tests/vm --ignore=tests/guest --ignore=tests/packaging
+
+# The packages: made, looked through, installed into small Debian systems (as root).
+packaged: $(VENV)/.test
+	sh packaging/install tests
+	$(BIN)/pytest tests/packaging
 
 # On a real kernel, in virtual machines: the agent inside one; the lab itself, boots and power cuts.
 vm: guest lab

@@ -32,6 +32,7 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m builder", description="Make the packages.")
     parser.add_argument("--version", default=__version__)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "dist", metavar="DIR")
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "build/package", metavar="DIR")
     parser.add_argument("--architectures", nargs="*", default=[], metavar="ARCH", help="of Debian; left out: all")
     options = parser.parse_args(words)
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)*(~[a-z0-9.]+)?", options.version):
@@ -40,7 +41,7 @@ def main(words: Sequence[str]) -> int:
     try:
         for target in targets:
             began = time.monotonic()
-            for package in make(target, options.version, options.output):
+            for package in make(target, options.version, options.output.resolve(), options.work.resolve() / target.deb):
                 size = package.stat().st_size / 1e6
                 sys.stdout.write(f"{package}  {size:.1f} MB\n")
             sys.stdout.write(f"{target.deb}: {time.monotonic() - began:.1f} s\n")
@@ -51,22 +52,20 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def make(target: Target, version: str, output: Path) -> list[Path]:
-    """The packages of one architecture."""
-    work = REPOSITORY / "build" / "package" / target.deb
+def make(target: Target, version: str, output: Path, work: Path) -> list[Path]:
+    """The packages of one architecture. ``work`` is removed first."""
     shutil.rmtree(work, ignore_errors=True)
-    root = work / "root"
-    root.mkdir(parents=True)
+    (work / "root").mkdir(parents=True)
     epoch = source_date_epoch()
     requirements = pins.parse((PACKAGING / "requirements.txt").read_text())
-    stage.make(root, target, requirements, version, epoch, cache_directory() / "wheels")
-    stage.finish(root, epoch)
+    stage.make(work / "root", target, requirements, version, epoch, cache_directory() / "wheels")
+    stage.finish(work / "root", epoch)
+    for name in ("packaging", "systemd", "profiles"):
+        (work / name).symlink_to(REPOSITORY / name)
+    maintainer = yaml.safe_load((PACKAGING / "nfpm.yaml").read_text())["maintainer"]
+    stage.write(work / "changelog.yaml", notices.changelog(version, maintainer, epoch))
     output.mkdir(parents=True, exist_ok=True)
-    described = (PACKAGING / "nfpm.yaml").read_text()
-    maintainer = yaml.safe_load(described)["maintainer"]
-    changes = notices.changelog((REPOSITORY / "CHANGELOG.md").read_text(), version, maintainer, epoch)
-    stage.write(work.parent / "changelog.yaml", changes)
-    return [_pack(target, version, kind, root, output, epoch) for kind in FORMATS]
+    return [_pack(target, version, kind, work, output, epoch) for kind in FORMATS]
 
 
 def source_date_epoch() -> int:
@@ -81,10 +80,9 @@ def source_date_epoch() -> int:
     return int(done.stdout)
 
 
-def _pack(target: Target, version: str, kind: str, root: Path, output: Path, epoch: int) -> Path:
+def _pack(target: Target, version: str, kind: str, work: Path, output: Path, epoch: int) -> Path:
     name = f"edge-agent_{version}-1_{target.deb}.deb" if kind == "deb" else f"edge-agent-{version}-1.{target.rpm}.rpm"
     environment = {
-        "ROOT": str(root),
         "VERSION": version,
         "ELF": target.elf,
         "ARCH": target.go,
@@ -94,7 +92,7 @@ def _pack(target: Target, version: str, kind: str, root: Path, output: Path, epo
     }
     argv = [str(Path(sys.executable).with_name("nfpm")), "package"]
     argv += ["--config", str(PACKAGING / "nfpm.yaml"), "--packager", kind, "--target", str(output / name)]
-    done = subprocess.run(argv, env=environment, cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(argv, env=environment, cwd=work, capture_output=True, text=True)
     if done.returncode != 0:
         raise StageError(f"cannot make {name}: nfpm says: {(done.stdout + done.stderr).strip()[-1500:]}")
     return output / name

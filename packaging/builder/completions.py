@@ -17,7 +17,7 @@ PLACES = {
 }
 """Where each shell of Debian looks for them."""
 
-PROFILES = r"ls /etc/edge-agent/profiles /usr/share/edge-agent/profiles 2>/dev/null | sed -n 's/\.yaml$//p' | sort -u"
+PROFILES = r"ls /etc/edge-agent/profiles /usr/share/edge-agent/profiles 2>/dev/null | sed -n 's/\.yaml//p' | sort -u"
 SERVICES = (
     "edge-agent status --json 2>/dev/null | "
     r"""sed -n '/^  "services"/,/^  }/s/^    "\([a-z0-9_-]*\)": {.*/\1/p'"""

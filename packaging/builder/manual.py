@@ -20,7 +20,13 @@ from edge_agent.profile.section import NotActedOn
 
 from .roff import bold, escaped, italic, lines, tagged
 
-OPAQUE = frozenset(("network_policies", "disaster_recovery", "services.NAME.p2p.peers", "services.NAME.rlimits"))
+OPAQUE = frozenset(
+    (
+        *("network_policies", "disaster_recovery", "services.NAME.p2p.peers", "services.NAME.rlimits"),
+        *("services.NAME.health.http", "services.NAME.health.tcp"),
+        *("performance.subprocess.io_priority", "performance.subprocess.scheduler"),
+    )
+)
 """Keys whose inner keys are told in their own sentence."""
 HEADINGS = ("services.NAME.resources", "services.NAME.resources.io")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -99,21 +98,17 @@ def copyright_file(components: Sequence[Component]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def changelog(text: str, version: str, maintainer: str, epoch: int) -> str:
-    """The entries of CHANGELOG.md, those of all releases under the one that is packaged, as nfpm reads them
-    (https://github.com/goreleaser/chglog). JSON is YAML."""
-    notes: list[str] = []
-    for line in text.splitlines():
-        if line.startswith("- "):
-            notes.append(line[2:].strip())
-        elif line.startswith("  ") and notes:
-            notes[-1] += f" {line.strip()}"
+def changelog(version: str, maintainer: str, epoch: int) -> str:
+    """The changelog of the packaging, as nfpm reads it (https://github.com/goreleaser/chglog). JSON is YAML.
+
+    What is new in the program is in changelog.gz beside it, which is CHANGELOG.md.
+    """
     entry = {
         "semver": f"{version}-1",
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch)),
         "packager": maintainer,
         "deb": {"urgency": "medium", "distributions": ["stable"]},
-        "changes": [{"note": "\n    ".join(textwrap.wrap(note, 74))} for note in notes],
+        "changes": [{"note": f"New release {version}: see changelog.gz."}],
     }
     return json.dumps([entry], indent=1) + "\n"
 

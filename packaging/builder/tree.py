@@ -22,9 +22,16 @@ UNUSED_FOR = 30 * 24 * 3600
 """Seconds after which a tree of another recipe is removed."""
 
 
-def tree(suite: str, architecture: str = "amd64", include: tuple[str, ...] = INCLUDE) -> Path:
-    """The root directory of such a system, not to be written to. Raises LabError when it cannot be made."""
-    recipe = json.dumps([suite, architecture, sorted(include), image.DPKG_OPTIONS])
+def tree(
+    suite: str, architecture: str = "amd64", include: tuple[str, ...] = INCLUDE, *, configured: bool = True
+) -> Path:
+    """The root directory of such a system, not to be written to. Raises LabError when it cannot be made.
+
+    One that is not ``configured`` has the files of its packages, whose scripts have not run: enough to run programs of
+    another architecture, and a matter of seconds.
+    """
+    variant = "minbase" if configured else "extract"
+    recipe = json.dumps([suite, architecture, sorted(include), variant, image.DPKG_OPTIONS])
     cache = image.cache_directory()
     final = cache / f"tree-{suite}-{architecture}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
     if not final.is_dir():
@@ -34,12 +41,12 @@ def tree(suite: str, architecture: str = "amd64", include: tuple[str, ...] = INC
         with image.lock(cache / f"{final.name}.lock"):
             if not final.is_dir():
                 _remove_unused(cache, time.time())
-                _make(final, suite, architecture, include)
+                _make(final, suite, architecture, include, variant)
     image.touch(final)
     return final
 
 
-def _make(final: Path, suite: str, architecture: str, include: tuple[str, ...]) -> None:
+def _make(final: Path, suite: str, architecture: str, include: tuple[str, ...], variant: str) -> None:
     work = Path(tempfile.mkdtemp(prefix=".tree-", dir=final.parent))
     try:
         keyring = mirror.KEYRING if Path(mirror.KEYRING).exists() else ""
@@ -49,7 +56,7 @@ def _make(final: Path, suite: str, architecture: str, include: tuple[str, ...]) 
             "mmdebstrap",
             "--mode=root",
             "--format=directory",
-            "--variant=minbase",
+            f"--variant={variant}",
             f"--architectures={architecture}",
             f"--include={','.join(include)}",
             '--aptopt=Acquire::Retries "3"',
