@@ -6,7 +6,8 @@ import argparse
 
 import shtab
 
-from edge_agent.cli.parsing import DEFAULT, VERBS, make_parser
+from edge_agent.cli.context import DEFAULT
+from edge_agent.cli.parsing import VERBS, make_parser
 from edge_agent.services.__main__ import NAMES
 
 PLACES = {

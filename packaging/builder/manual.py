@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from edge_agent.cli import exits
-from edge_agent.cli.parsing import DEFAULT, VERBS, make_parser
+from edge_agent.cli.context import DEFAULT
+from edge_agent.cli.parsing import VERBS, make_parser
 from edge_agent.profile.schema import SERVICE_MODELS, Settings
 from edge_agent.profile.section import NotActedOn
 

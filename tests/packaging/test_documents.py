@@ -11,7 +11,8 @@ from builder import completions, manual
 from builder.stage import PACKAGING
 
 from edge_agent.cli import exits
-from edge_agent.cli.parsing import DEFAULT, VERBS, make_parser
+from edge_agent.cli.context import DEFAULT
+from edge_agent.cli.parsing import VERBS, make_parser
 
 EXAMPLE = "services:\n  web:\n    command: 'web -p 80' # \\n\n"
 
