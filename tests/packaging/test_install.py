@@ -139,7 +139,8 @@ def test_an_administrators_choice_not_to_start_it_outlives_an_upgrade(
 
 def test_an_agent_that_cannot_start_is_no_failed_installation(bookworm: Root, deb: Path) -> None:
     bookworm.pretend_systemd("systemctl")
-    failing = bookworm.path / "usr/local/bin/deb-systemd-invoke"
+    failing = bookworm.path / "usr/bin/deb-systemd-invoke"
+    failing.unlink()
     failing.write_text("#!/bin/sh\nexit 1\n")
     failing.chmod(0o755)
     said = bookworm.run("dpkg", "--install", bookworm.put(deb))
