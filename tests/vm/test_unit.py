@@ -26,7 +26,7 @@ CONFIG = "/etc/edge-agent/config.yaml"
 TREE = "/opt/edge-agent/src/edge_agent"
 TOLD = """\
 trap 'echo "$1" >>/var/lib/told; sync; exit 0' TERM
-while :; do sleep 1000 & wait $!; done
+while :; do sleep infinity & wait $!; done
 """
 PROFILE = """
 deployment:
@@ -212,17 +212,19 @@ def test_an_upgrade_keeps_every_service_and_so_does_the_way_back(node: Node) -> 
             assert (answer["agent"]["pid"] == pid) == anew
             assert not answer["degraded"]
             assert_kept(node, before)
-            node.guest.check("edge-agent reload", timeout=180)  # so that it keeps the choice in its own form
+            if turn < 2:
+                node.guest.check("edge-agent reload", timeout=180)  # so that it keeps the choice in its own form
 
             node.guest.check(f"rm -r {TREE} && mv {TREE}.old {TREE}")
             node.guest.check(how, timeout=180)
             answer = node.until(lambda answer: answer.get("agent", {}).get("version") == version, "the old one runs")
             assert_kept(node, before)
-            events = node.guest.check("edge-agent events")
-            assert "a newer release started base, middle, top" in events
-            assert "known only in part: a newer release wrote it: version 99" in events
-            # Compiled again by this release, the plan is whole; executed anew, the newer one's is all there is.
-            assert bool(answer["degraded"]) == anew
+            if turn < 2:
+                events = node.guest.check("edge-agent events")
+                assert "a newer release started base, middle, top" in events
+                assert "known only in part: a newer release wrote it: version 99" in events
+                # Compiled again by this release, the plan is whole; executed anew, the newer one's is all there is.
+                assert bool(answer["degraded"]) == anew
     finally:
         node.guest.run(f"[ ! -d {TREE}.old ] || {{ rm -r {TREE}; mv {TREE}.old {TREE}; }}")
 
