@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check --no-input
 PROFILE ?= edge
 
-.PHONY: run test check unit here vm guest lab bench clean
+.PHONY: run test check unit here vm guest lab pi powercuts bench bench-device clean
 
 # Run the agent in the foreground; Ctrl-C stops everything. PROFILE=... chooses another profile.
 run: $(VENV)/.run
@@ -43,6 +43,25 @@ guest: $(VENV)/.test
 lab: $(VENV)/.test
 	sh tests/vm/install
 	EDGE_AGENT_VM=required $(BIN)/pytest tests/vm --ignore=tests/vm/test_guest.py
+
+# The package on Pi-class machines (arm64 under bookworm and trixie): 20 tries of all that must keep services; an hour.
+pi: $(VENV)/.test
+	sh tests/vm/install
+	sh tests/vm/install arm64
+	EDGE_AGENT_VM=required EDGE_AGENT_TEST_MACHINES="bookworm-arm64 trixie-arm64" EDGE_AGENT_TEST_RESTARTS=20 \
+		$(BIN)/pytest tests/vm/test_package.py
+
+# A node whose power is cut at CUTS random moments, and looked at after each boot.
+CUTS ?= 50
+powercuts: $(VENV)/.test
+	sh tests/vm/install
+	$(BIN)/python -m tests.vm.powercuts --count $(CUTS)
+
+# Memory and boot of the package on Pi-class machines: benchmarks/README.md.
+bench-device: $(VENV)/.test packages
+	sh tests/vm/install
+	sh tests/vm/install arm64
+	$(BIN)/python -m benchmarks.device bookworm-arm64 trixie-arm64 --packages dist --keep
 
 # Beside supervisord, circusd, runit and s6: benchmarks/README.md.
 bench: $(VENV)/.run
