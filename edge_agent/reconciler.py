@@ -128,13 +128,8 @@ def boot(
 
     A plan other than the last known good one is switched to, so that it is rolled back if its essentials fail.
     """
-    good = committed or plan
-    known = {service.name: service for service in good.services}
-    units = {  # equal specs become one object: comparing them is what every step does most
-        name: unit._replace(service=known[name]) if unit.service == known.get(name) else unit
-        for name, unit in found.items()
-    }
-    node = Node(good, units, *room(good), degraded=degraded)
+    good = _sharing(committed or plan, found)
+    node = Node(good, found, *room(good), degraded=degraded)
     step = _Step(node, now)
     step.actions.append(SetTotal(node.memory, node.cpu))
     for name, exited in dead.items():
@@ -151,6 +146,15 @@ def boot(
     elif committed != plan:
         _begin(step, Switch(0, plan))
     return _finish(step)
+
+
+def _sharing(plan: Plan, units: dict[str, Unit]) -> Plan:
+    """The plan with the units' own specs where they are equal: comparing the two is what every step does most."""
+    running = {name: unit.service for name, unit in units.items()}
+    services = tuple(
+        running[service.name] if running.get(service.name) == service else service for service in plan.services
+    )
+    return plan._replace(services=services)
 
 
 def room(plan: Plan) -> tuple[int, int]:
@@ -197,11 +201,11 @@ def _begin(work: _Step, event: Switch) -> None:
         down = frozenset(name for name, unit in work.units.items() if unit.down)
         change = Change(event.request, node.plan, work.now + event.plan.switch_timeout, down)
         for name, unit in work.units.items():
-            if event.plan.profile != node.plan.profile:  # what a person stopped stays so over a reload only
+            if unit.down and event.plan.profile != node.plan.profile:  # it stays so over a reload only
                 work.units[name] = unit._replace(down=False)
             if unit.state == QUARANTINED:
                 work.apply(name, Start())
-        work.node = node._replace(plan=event.plan, change=change)
+        work.node = node._replace(plan=_sharing(event.plan, work.units), change=change)
         work.aim()
         work.actions.append(Note("switching", "", f"from {node.plan.profile} to {event.plan.profile}"))
 

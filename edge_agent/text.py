@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from .model import ESSENTIAL, HEAVY, NORMAL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 NOTHING = "-"
 """Shown where there is no limit or no value."""
 
+WIDTH = 100
+"""Columns of sentences; tables grow with the names of services."""
+
+CAPABILITIES = (
+    *("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
+    *("linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner"),
+    *("sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice"),
+    *("sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap"),
+    *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf"),
+    "checkpoint_restore",
+)
+"""By number, capabilities(7) and linux/capability.h."""
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 _IMPORTANCE = {ESSENTIAL: "essential", NORMAL: "normal", HEAVY: "heavy"}
 
@@ -47,3 +62,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> l
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)).rstrip()
         for row in (header, *rows)
     ]
+
+
+def moment(when: float) -> str:
+    """A time of the agent's clock in the local zone."""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+
+
+def event(entry: Mapping[str, Any]) -> str:
+    """One event on one line."""
+    service = f" {entry['service']}" if entry["service"] else ""
+    return f"{moment(entry['time'])}  {entry['kind']}{service}: {printable(entry['text'])}"
+
+
+def printable(value: str) -> str:
+    """The text without what would move the terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in value)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from .. import budget, profile
-from ..control.client import AgentError, Client, NotRunningError
 from ..demand import Facts
 from ..host import facts as machine
+from ..host.hierarchy import read_text
 from ..model import Plan
 from . import scope
 from .context import Context
@@ -35,9 +35,16 @@ def compile_selection(context: Context, selection: Selection, options: argparse.
 
 def look(context: Context, agent: int | None) -> Facts:
     """The machine as the agent with process id ``agent`` sees it, or as this command does."""
-    facts = machine.gather(data_dir=context.directories.data, pid=agent)
+    place = None if agent is None else _place_of(agent)
+    facts = machine.gather(data_dir=context.directories.data, pid=agent, override=place)
     context.debug("{}", facts)
     return facts
+
+
+def _place_of(agent: int) -> str:
+    """The delegated cgroup that an agent was given: under systemd it is another unit's than its own."""
+    words = read_text(f"/proc/{agent}/cmdline").split("\0")
+    return words[words.index("--cgroup-path") + 1] if "--cgroup-path" in words else ""
 
 
 def look_ahead(context: Context, agent: int | None) -> tuple[Facts, bool]:
@@ -48,15 +55,3 @@ def look_ahead(context: Context, agent: int | None) -> tuple[Facts, bool]:
     facts = look(context, agent)
     asks = agent is None and scope.wanted(facts, "auto")
     return (scope.granted(facts) if asks else facts), asks
-
-
-def connect(context: Context) -> Client | None:
-    """The running agent, or None. Raises AgentError when there is one that may not be talked to."""
-    try:
-        return context.connect()
-    except NotRunningError:
-        return None
-    except AgentError as error:
-        if error.code == "gone":  # it was just going away
-            return None
-        raise

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..control.client import Client
+    from .compiled import Options
 
 DIRECTORY_FLAGS = {
     "run_dir": "RUN_DIR",
@@ -24,6 +25,10 @@ DIRECTORY_FLAGS = {
     "config_dir": "CONFIG_DIR",
 }
 """Flags that stand for EDGE_AGENT_* variables."""
+
+
+DEFAULT = "orchestrator"
+"""The verb of a command line without one."""
 
 
 class CommandError(Exception):
@@ -47,7 +52,7 @@ class Context(Record):
     @property
     def task(self) -> str:
         """The verb as it stands in ``cannot ...``."""
-        return "start" if self.verb == "orchestrator" else self.verb
+        return "start" if self.verb == DEFAULT else self.verb
 
     def connect(self) -> Client:
         """A connection to the agent. Raises NotRunningError, AgentError."""
@@ -55,6 +60,19 @@ class Context(Record):
         from ..control.client import Client
 
         return Client(os.path.join(self.directories.run, SOCKET_NAME))
+
+    def connect_if_running(self) -> Client | None:
+        """As ``connect``; None without an agent. Raises AgentError when there is one that may not be talked to."""
+        from ..control.client import AgentError, NotRunningError
+
+        try:
+            return self.connect()
+        except NotRunningError:
+            return None
+        except AgentError as error:
+            if error.code == "gone":  # it was just going away
+                return None
+            raise
 
     def debug(self, message: str, *values: object) -> None:
         """A diagnostic of this command, on standard error; only with --verbose is its library imported."""
@@ -64,7 +82,7 @@ class Context(Record):
             logger.debug(message, *values)
 
 
-def make(verb: str, options: argparse.Namespace, environ: Mapping[str, str]) -> Context:
+def make(verb: str, options: argparse.Namespace | Options, environ: Mapping[str, str]) -> Context:
     """The context for parsed ``options``: flags go before variables."""
     environ = dict(environ)
     for flag, name in DIRECTORY_FLAGS.items():

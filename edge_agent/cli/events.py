@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from ..text import event
 from . import exits
 from .context import Context, say, show_json_line
-from .statusview import event
 
 WAIT = 30.0  # seconds of one question; the agent answers at once when there is something
 

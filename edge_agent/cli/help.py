@@ -6,8 +6,8 @@ import argparse
 
 from .. import __doc__ as what
 from . import exits
-from .context import CommandError, Context, say
-from .parsing import DEFAULT, VERBS, make_parser
+from .context import DEFAULT, CommandError, Context, say
+from .parsing import VERBS, make_parser
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """``edge-agent``: find the verb, import its module, run it, turn every failure into a sentence and an exit code.
 
-The way to the resident from a compiled plan (``edge-agent --plan FILE``) comes before everything else: it costs a
-device's boot, so it imports neither argparse nor a verb.
+The way from a compiled plan (``edge-agent --plan FILE``) to the resident, or to a running agent, comes before
+everything else: it costs a device's boot, and the time of a switch, so it imports neither argparse nor a verb.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import os
 import sys
 
 from . import exits
+from .context import DEFAULT, CommandError, complain, make
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+
+    from .compiled import Options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,19 +25,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if any(word.startswith("--plan") for word in words):
-            from . import resident
+            from . import compiled
 
-            resident.run_compiled(words, os.environ)  # returns only when the long way must be taken
+            short = compiled.options(words)
+            code = None if short is None else _run(DEFAULT, short, compiled.run)
+            if code is not None:
+                return code  # else the long way must be taken
         from .parsing import UsageError, parse
 
         try:
             verb, options, run = parse(words)
         except UsageError as error:
-            from .context import complain
-
             complain([str(error)])
             return exits.USAGE
-        return _run(verb, options, run)
+        return _run(verb, options, run) or exits.OK
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
@@ -44,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else exits.OK
 
 
-def _run(verb: str, options: argparse.Namespace, run: Callable[..., int]) -> int:
-    from .context import CommandError, complain, make
+def _run(verb: str, options: argparse.Namespace | Options, run: Callable[..., int | None]) -> int | None:
 
     context = make(verb, options, os.environ)
     try:

@@ -11,14 +11,15 @@ import argparse
 
 from ..codec import pack_plan, unpack_plan
 from ..demand import Facts
-from ..enforcement import predict, predict_total
+from ..enforcement import predict, predict_sandboxes, predict_total
 from ..model import Plan
 from ..profile.directories import variable
 from . import compiling, exits, resident, scope, selection
+from .compiled import read_plan
 from .context import CommandError, Context, complain, say
 from .failures import explain
+from .handover import hand_over
 from .planview import render
-from .switch import hand_over
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,16 +32,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, options: argparse.Namespace) -> int:
     """Start or switch. Returns only after a switch, or with an error."""
-    client = compiling.connect(context)
+    client = context.connect_if_running()
     if client is not None:
         with client:
             if options.plan:
-                return hand_over(
-                    context, client, _read(options.plan)
-                )  # what the machine is, its compiler has looked up
+                return hand_over(context, client, read_plan(options.plan))
             agent = client.call("status")["agent"]["pid"]
             plan = _plan(context, options, compiling.look(context, agent))
-            return hand_over(context, client, plan)
+            return hand_over(context, client, pack_plan(plan))
     return _start(context, options)
 
 
@@ -55,6 +54,8 @@ def _start(context: Context, options: argparse.Namespace) -> int:
                 f"cannot get a delegated cgroup from systemd: {failure}; going on without; fix: see `edge-agent check`"
             )
         facts = compiling.look(context, None)
+    elif (place := variable(context.environ, "CGROUP_ROOT")[0]) and facts.cgroup == "unified" and not facts.delegated:
+        note = f"cannot use the cgroup {place}: it is not there, or not ours; fix: see `edge-agent check`"
     degraded = ""
     try:
         plan = _plan(context, options, facts)
@@ -62,7 +63,7 @@ def _start(context: Context, options: argparse.Namespace) -> int:
         plan, degraded = _last_known_good(context, options, error)
     if note:
         complain([note])
-    say(*render(plan, predict(facts, plan), predict_total(facts, plan)).splitlines())
+    say(*render(plan, predict(facts, plan), predict_total(facts, plan), predict_sandboxes(facts, plan)).splitlines())
     fd = resident.plan_descriptor(pack_plan(plan))
     resident.execute(
         context.directories,
@@ -78,13 +79,8 @@ def _start(context: Context, options: argparse.Namespace) -> int:
 
 def _plan(context: Context, options: argparse.Namespace, facts: Facts) -> Plan:
     if options.plan:
-        return _read(options.plan)
+        return unpack_plan(read_plan(options.plan))
     return compiling.compile_selection(context, selection.choose(context, options), options, facts)
-
-
-def _read(path: str) -> Plan:
-    with open(path, "rb") as file:
-        return unpack_plan(file.read())
 
 
 def _last_known_good(context: Context, options: argparse.Namespace, error: Exception) -> tuple[Plan, str]:

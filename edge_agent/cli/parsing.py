@@ -10,8 +10,8 @@ from typing import NoReturn
 
 from .. import __version__
 from . import exits
+from .context import DEFAULT
 
-DEFAULT = "orchestrator"
 VERBS = {
     "orchestrator": ("orchestrator", "run a profile: start the agent, or switch the one that runs (the default)"),
     "switch": ("switch", "switch the running agent to another profile"),
@@ -25,7 +25,7 @@ VERBS = {
     "start": ("ask", "start a service"),
     "stop": ("ask", "stop a service"),
     "restart": ("ask", "restart a service"),
-    "reload": ("control", "read the profile again, as SIGHUP does"),
+    "reload": ("control", "read the profile again, as SIGHUP does, and wait until it is in force"),
     "reexec": ("control", "replace the agent by the installed version; services keep running"),
     "shutdown": ("control", "stop all services and the agent"),
     "service": ("service", "run a bundled service in the foreground"),

@@ -19,38 +19,6 @@ if TYPE_CHECKING:
 LIBRARIES = ("msgpack", "cgroupspy", "psutil")
 BOOT = "import sys; sys.path += {paths!r}; from edge_agent.agent import main; main(sys.argv[1:])"
 
-_FAST = ("--plan", "--run-dir", "--data-dir", "--log-dir", "--config-dir", "--enforcement", "--control-group")
-
-
-def run_compiled(words: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Become the resident with the plan file of ``--plan FILE``, if nothing stands against doing it at once.
-
-    Returns when something does: other options, a socket of an agent that may be alive, a cgroup to be had first.
-    """
-    options = _pairs(words)
-    if options is None or not options.get("--plan") or "--control-group" in options:
-        return
-    from ..control import SOCKET_NAME
-    from ..profile.directories import find
-
-    variables = dict(environ)
-    for name in ("run", "data", "log"):
-        if options.get(f"--{name}-dir"):
-            variables[f"EDGE_AGENT_{name.upper()}_DIR"] = options[f"--{name}-dir"]
-    directories = find(variables, os.geteuid())
-    if os.path.exists(os.path.join(directories.run, SOCKET_NAME)) or variables.get("EDGE_AGENT_CONTROL_GROUP"):
-        return
-    place = cgroup_place(options.get("--enforcement", "auto"), variables)
-    if place is None:
-        return
-    device = ""
-    if place:
-        from ..host.facts import gather  # some 20 ms, needed only where io.max can be written
-
-        device = gather(data_dir=directories.data).io_device
-    arguments = ["--plan", os.path.abspath(options["--plan"])]
-    execute(directories, arguments, enforcement=options.get("--enforcement"), cgroup_path=place, io_device=device)
-
 
 def cgroup_place(enforcement: str, environ: Mapping[str, str]) -> str | None:
     """The delegated cgroup to give to the resident, '' for none; None when one should be asked of systemd first."""
@@ -117,14 +85,3 @@ def plan_descriptor(data: bytes) -> int:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
-
-
-def _pairs(words: Sequence[str]) -> dict[str, str] | None:
-    options: dict[str, str] = {}
-    rest = iter(words)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if name not in _FAST or name in options:
-            return None
-        options[name] = value if equals else next(rest, "")
-    return options

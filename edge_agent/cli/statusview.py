@@ -7,15 +7,12 @@ from typing import Any
 
 from .. import text
 from ..enforcement import consequence, reason
-from ..model import RESOURCES
+from ..model import PROTECTIONS, RESOURCES
 
 Reports = Mapping[str, Mapping[str, Mapping[str, str]]]
 """Service -> resource -> {'kind', 'code'}."""
 
-WIDTH = 100
-"""Columns of sentences; tables grow with the names of services."""
-
-_WORDS = {"oom_group": "oom group"}
+_WORDS = {name: name.replace("_", " ") for name in (*RESOURCES, *PROTECTIONS)}
 
 
 def render(status: Mapping[str, Any], now: float) -> list[str]:
@@ -35,7 +32,9 @@ def render(status: Mapping[str, Any], now: float) -> list[str]:
     if status.get("stopping"):
         lines.append("stopping everything")
     lines += ["", *_budget(status["budget"]), "", *_services(status["services"])]
-    reports = {name: service["enforcement"] for name, service in status["services"].items()}
+    reports = {
+        name: service["enforcement"] | service.get("sandbox", {}) for name, service in status["services"].items()
+    }
     total = {"the total": {name: part["enforcement"] for name, part in status["budget"].items()}}
     reasons = not_enforced({**total, **reports})
     if reasons:
@@ -55,7 +54,7 @@ def _budget(budget: Mapping[str, Any]) -> list[str]:
 def _services(services: Mapping[str, Any]) -> list[str]:
     if not services:
         return ["no services"]
-    header = ("service", "state", "pid", "memory", "limit", "cpu", "limit", "restarts", "limits")
+    header = ("service", "state", "pid", "memory", "limit", "cpu", "limit", "restarts", "sandbox", "limits")
     rows = [
         (
             name,
@@ -67,11 +66,20 @@ def _services(services: Mapping[str, Any]) -> list[str]:
             _cores(service["cpu"]["used"]),
             _cores(service["cpu"]["limit"]),
             str(service["restarts"]),
+            confined(service.get("sandbox", {})),
             summary(service["enforcement"]),
         )
         for name, service in services.items()
     ]
-    return text.table(header, rows, "<<>>>>>><")
+    return text.table(header, rows, "<<>>>>>><<")
+
+
+def confined(report: Mapping[str, Mapping[str, str]]) -> str:
+    """``yes`` when a service has all of the sandbox it asks for, ``partly``, ``no``; ``-`` when it asks for none."""
+    held = [part["kind"] == "enforced" for part in report.values() if part["kind"] != "unset"]
+    if not held:
+        return text.NOTHING
+    return "yes" if all(held) else "partly" if any(held) else "no"
 
 
 def summary(report: Mapping[str, Mapping[str, str]]) -> str:
@@ -115,7 +123,7 @@ def wrapped(line: str) -> list[str]:
     """A long sentence on several lines, the later ones indented."""
     from textwrap import wrap
 
-    return wrap(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return wrap(line, text.WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _ordered(report: Mapping[str, object]) -> list[str]:
@@ -139,21 +147,3 @@ def span(seconds: float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
-
-
-def moment(when: float) -> str:
-    """A time of the agent's clock in the local zone."""
-    import time
-
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-
-
-def event(entry: Mapping[str, Any]) -> str:
-    """One event on one line."""
-    service = f" {entry['service']}" if entry["service"] else ""
-    return f"{moment(entry['time'])}  {entry['kind']}{service}: {printable(entry['text'])}"
-
-
-def printable(value: str) -> str:
-    """The text without what would move the terminal's cursor."""
-    return "".join(c if c.isprintable() else " " for c in value)

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import text
+from ..text import event
 from . import exits
 from .context import Context, say, show_json, unknown_service
-from .statusview import event, not_enforced, span, summary
+from .statusview import not_enforced, span, summary
 
 LAST = 8
 """Events told."""

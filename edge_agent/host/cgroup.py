@@ -36,7 +36,7 @@ class CgroupContainment:
         self, root: str, *, io_device: str = "", sampled: bool = True, proc: str = "/proc", sys: str = "/sys"
     ) -> None:
         self.missing: dict[str, str] = {}
-        self._path = root
+        self.path = root
         self._device = io_device
         self._sampled = sampled
         self._proc = proc
@@ -53,7 +53,7 @@ class CgroupContainment:
 
     def open(self) -> None:
         """Get out of the way if need be, and hand the controllers down to services/. Raises OSError."""
-        self._root = Cgroup(self._path)
+        self._root = Cgroup(self.path)
         self._services = self._root.make(SERVICES)
         if os.getpid() in self._root.own_procs():
             agent = self._root.make(AGENT)

@@ -13,6 +13,7 @@ import psutil
 
 from ..demand import Facts
 from ..records import Record
+from . import confinement
 from .hierarchy import Hierarchy, find, read_mounts, read_text
 
 CGROUP_ROOT_VARIABLE = "EDGE_AGENT_CGROUP_ROOT"
@@ -65,6 +66,7 @@ def gather(
         access=access,
     )
     sizes = machine()
+    process, release = f"{proc}/{pid or 'self'}", read_text(f"{proc}/sys/kernel/osrelease").strip()
     device, scheduler = _disk(data_dir, sys, f"{proc}/self", device_of or _device_of)
     return Facts(
         memory=min([sizes.memory, *_memory_bounds(place)]),
@@ -81,7 +83,8 @@ def gather(
         io_device=device,
         systemd=os.path.isdir(f"{run}/systemd/system"),
         root=os.geteuid() == 0,
-        kernel=read_text(f"{proc}/sys/kernel/osrelease").strip(),
+        sandbox_obstacle=confinement.obstacle(read_text(f"{process}/status"), release),
+        kernel=release,
     )
 
 

@@ -74,7 +74,9 @@ def find(
         path = override.rstrip("/") or "/"
         if not os.path.isfile(path + "/cgroup.controllers"):
             return Hierarchy(kind)
-        return Hierarchy(kind, path, _controllers(path), _writable(path, allowed), path)
+        within = mount is not None and path.startswith(mount.point.rstrip("/") + "/")
+        top = mount.point if mount is not None and within else path
+        return Hierarchy(kind, path, _controllers(path), _writable(path, allowed), top)
     if kind != "unified" or mount is None:
         return Hierarchy(kind)
     own = _own_directory(process, mount)
