@@ -53,12 +53,14 @@ guest: $(VENV)/.test
 
 lab: $(VENV)/.test
 	sh tests/vm/install
+	sh packaging/install
 	EDGE_AGENT_VM=required $(BIN)/pytest tests/vm --ignore=tests/vm/test_guest.py
 
 # The package on Pi-class machines (arm64 under bookworm and trixie): 20 tries of all that must keep services; an hour.
 pi: $(VENV)/.test
 	sh tests/vm/install
 	sh tests/vm/install arm64
+	sh packaging/install
 	EDGE_AGENT_VM=required EDGE_AGENT_TEST_MACHINES="bookworm-arm64 trixie-arm64" EDGE_AGENT_TEST_RESTARTS=20 \
 		$(BIN)/pytest tests/vm/test_package.py
 

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -71,15 +72,17 @@ class Device(NamedTuple):
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with this version's and a newer one's .deb of every machine: EDGE_AGENT_PACKAGES, or made here."""
-    architectures = sorted({machine.architecture for machine in MACHINES})
     given = os.environ.get("EDGE_AGENT_PACKAGES")
     if given:
         return Path(given)
+    output = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "builder", "--output", str(output), "--work", str(tmp_path_factory.mktemp("work"))]
+    build += ["--architectures", *sorted({machine.architecture for machine in MACHINES})]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / "packaging")}
     for version in (__version__, NEWER):
-        make = ["make", "packages", f"VERSION={version}", f"ARCHITECTURES={' '.join(architectures)}"]
-        done = subprocess.run(make, cwd=PROJECT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return PROJECT / "dist"
+        done = subprocess.run([*build, "--version", version], cwd=PROJECT, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")[-4000:]
+    return output
 
 
 @pytest.fixture(scope="module", params=MACHINES, ids=str)
