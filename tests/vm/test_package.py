@@ -36,9 +36,10 @@ DPKG = 300.0  # seconds
 GREEDY = """
 extends: edge
 services:
+  storage: {enabled: false}  # --fit leaves it out on this machine as well
   greedy:
     command: [/usr/bin/python3, -S, -c, "x = b'x' * (100 << 20); import time; time.sleep(1000)"]
-    resources: {memory: 40MiB, swap: 0, cpu: 0}
+    resources: {memory: 40MiB, swap: 0, cpu: 0.1}
     restart_policy: {max_attempts: 0}
 """
 HELD = {"memory": "enforced", "cpu": "enforced", "pids": "enforced", "oom_group": "enforced"}
