@@ -188,23 +188,19 @@ def test_a_kill_keeps_every_service(device: Device) -> None:
 
 def test_an_upgrade_and_the_way_back_keep_every_service(device: Device) -> None:
     before = device.prefer("minimal")
-    for _ in range(TRIES):
+    for left in reversed(range(TRIES)):
         for version in (NEWER, __version__):
+            if version == __version__ and left == 0:
+                # On the last way back there is a plan of a release to come: the second byte of a msgpack array.
+                device.guest.check(
+                    "printf '\\177' | dd of=/var/lib/edge-agent/plan bs=1 seek=1 conv=notrunc status=none"
+                )
             device.install(version)
             assert_kept(device, before)
             assert device.node.status()["agent"]["version"] == version
-
-
-def test_a_downgrade_says_what_it_cannot_read_and_goes_on(device: Device) -> None:
-    before = device.prefer("minimal")
-    device.install(NEWER)
-    # A plan of a release to come: another version in front, the second byte of a msgpack array.
-    device.guest.check("printf '\\177' | dd of=/var/lib/edge-agent/plan bs=1 seek=1 conv=notrunc status=none")
-    device.install(__version__)
-    assert_kept(device, before)
     said = device.guest.check("edge-agent events; journalctl -u edge-agent --no-pager -n 40", timeout=60)
-    assert "a newer release wrote it" in said
-    assert device.node.status()["profile"] == "minimal"
+    assert "a newer release wrote it" in said, "a downgrade says what it cannot read"
+    assert device.node.status()["profile"] == "minimal", "and goes on"
 
 
 def test_removal_stops_the_services_and_purging_leaves_nothing(device: Device) -> None:
