@@ -8,7 +8,7 @@ PROFILE ?= edge
 VERSION ?=
 ARCHITECTURES ?=
 
-.PHONY: run test check unit here vm guest lab bench packages pins packaged clean
+.PHONY: run test check unit here vm guest lab pi powercuts bench bench-device packages pins packaged clean
 
 # Run the agent in the foreground; Ctrl-C stops everything. PROFILE=... chooses another profile.
 # Byte code is made first: sandboxed services cannot write it, and compiling is a third of their start.
@@ -53,7 +53,28 @@ guest: $(VENV)/.test
 
 lab: $(VENV)/.test
 	sh tests/vm/install
+	sh packaging/install
 	EDGE_AGENT_VM=required $(BIN)/pytest tests/vm --ignore=tests/vm/test_guest.py
+
+# The package on Pi-class machines (arm64 under bookworm and trixie): 20 tries of all that must keep services; an hour.
+pi: $(VENV)/.test
+	sh tests/vm/install
+	sh tests/vm/install arm64
+	sh packaging/install
+	EDGE_AGENT_VM=required EDGE_AGENT_TEST_MACHINES="bookworm-arm64 trixie-arm64" EDGE_AGENT_TEST_RESTARTS=20 \
+		$(BIN)/pytest tests/vm/test_package.py
+
+# A node whose power is cut at CUTS random moments, and looked at after each boot.
+CUTS ?= 50
+powercuts: $(VENV)/.test
+	sh tests/vm/install
+	$(BIN)/python -m tests.vm.powercuts --count $(CUTS)
+
+# Memory and boot of the package on Pi-class machines: benchmarks/README.md.
+bench-device: $(VENV)/.test packages
+	sh tests/vm/install
+	sh tests/vm/install arm64
+	$(BIN)/python -m benchmarks.device bookworm-arm64 trixie-arm64 --packages dist --keep
 
 # Beside supervisord, circusd, runit and s6: benchmarks/README.md.
 bench: $(VENV)/.run

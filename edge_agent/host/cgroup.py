@@ -14,7 +14,7 @@ import signal
 from . import limits as held
 from .cgroupfs import Cgroup
 from .containment import MACHINE, OWN, TOTAL, OomCounts, Usage
-from .hierarchy import AGENT, SERVICES, read_text
+from .hierarchy import AGENT, SERVICES, memory_disabled, read_text
 from .process import open_pidfd, same_process
 
 TYPE_CHECKING = False
@@ -265,9 +265,8 @@ class CgroupContainment:
         return _events(self._services, "memory_events_local").get("oom", 0)
 
     def _why_absent(self, controller: str) -> str:
-        words = read_text(f"{self._proc}/cmdline").split()
-        disabled = any(word.startswith("cgroup_disable=") and controller in word for word in words)
-        return "memory-disabled" if controller == "memory" and disabled else "no-controller"
+        disabled = controller == "memory" and memory_disabled(read_text(f"{self._proc}/cmdline"))
+        return "memory-disabled" if disabled else "no-controller"
 
     def _weight_attribute(self) -> str:
         """Weights have an effect under BFQ, or where io.cost is on for the disk; the file alone says nothing."""

@@ -14,7 +14,7 @@ import psutil
 from ..demand import Facts
 from ..records import Record
 from . import confinement
-from .hierarchy import Hierarchy, find, read_mounts, read_text
+from .hierarchy import Hierarchy, find, memory_disabled, read_mounts, read_text
 
 CGROUP_ROOT_VARIABLE = "EDGE_AGENT_CGROUP_ROOT"
 """Names a directory of a v2 hierarchy in which the agent shall make its cgroups, whatever else the machine has."""
@@ -77,7 +77,7 @@ def gather(
         controllers=place.controllers,
         delegated=place.delegated,
         cgroup_path=place.path,
-        memory_disabled_on_cmdline=_memory_disabled(read_text(f"{proc}/cmdline")),
+        memory_disabled_on_cmdline=memory_disabled(read_text(f"{proc}/cmdline")),
         psi=bool(read_text(f"{proc}/pressure/memory")),  # there but unreadable (EOPNOTSUPP) without psi=1
         io_weight=_io_weight(place, device, scheduler),
         io_device=device,
@@ -94,19 +94,6 @@ def _swap_kind(swaps: str) -> str:
     if not names:
         return "none"
     return "zram" if any(os.path.basename(name).startswith("zram") for name in names) else "disk"
-
-
-def _memory_disabled(cmdline: str) -> bool:
-    """Whether the kernel was told to leave out the memory controller.
-
-    Raspberry Pi kernels know cgroup_enable= too, and it wins over the cgroup_disable= that their firmware adds.
-    """
-    disabled = enabled = False
-    for word in cmdline.split():
-        name, _, value = word.partition("=")
-        disabled = disabled or (name == "cgroup_disable" and "memory" in value.split(","))
-        enabled = enabled or (name == "cgroup_enable" and "memory" in value.split(","))
-    return disabled and not enabled
 
 
 def _memory_bounds(place: Hierarchy) -> list[int]:

@@ -95,6 +95,19 @@ def find(
     return Hierarchy(kind, path, _controllers(path), delegated, mount.point)
 
 
+def memory_disabled(cmdline: str) -> bool:
+    """Whether the kernel was told to leave out the memory controller.
+
+    Raspberry Pi kernels know cgroup_enable= too, and it wins over the cgroup_disable= that their firmware adds.
+    """
+    disabled = enabled = False
+    for word in cmdline.split():
+        name, _, value = word.partition("=")
+        disabled = disabled or (name == "cgroup_disable" and "memory" in value.split(","))
+        enabled = enabled or (name == "cgroup_enable" and "memory" in value.split(","))
+    return disabled and not enabled
+
+
 def read_mounts(process: str = "/proc/self") -> list[Mount]:
     """The mounts a process sees, in order; of two on one point the later hides the earlier. [] when unreadable."""
     mounts = []

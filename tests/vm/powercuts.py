@@ -112,6 +112,7 @@ class Ordeal:
     def look(self) -> str:
         """Is all well after a boot? The node's key."""
         allowed = {f"only-{self.seen.done}", f"only-{self.seen.asked}"}
+        self.guest.check("systemctl start edge-agent", timeout=240)  # waits until it is up, and asks for nothing more
 
         def good(status: dict[str, Any]) -> bool:
             services = status.get("services", {})

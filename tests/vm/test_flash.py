@@ -19,7 +19,7 @@ from .node import Node, pids
 
 pytestmark = pytest.mark.vm
 
-AT_REST = 40.0  # seconds
+AT_REST = 20.0  # seconds
 BUDGET = 100_000  # bytes an hour, with a crash a minute
 VICTIMS = 5
 PROFILE = (
