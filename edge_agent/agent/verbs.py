@@ -7,8 +7,9 @@ import time
 
 from .. import __version__, codec
 from ..control.connection import Request
+from ..host import confinement
 from ..lifecycle import HOLDING, Unit
-from ..model import ESSENTIAL, Ask, Shutdown, Switch
+from ..model import ESSENTIAL, PROTECTIONS, Ask, Shutdown, Switch
 from ..reconciler import room
 
 TYPE_CHECKING = False
@@ -26,7 +27,13 @@ LONGEST_WAIT = 30.0
 class Verbs:
     """The handler of requests. ``reload`` and ``reexec`` are what the process as a whole does."""
 
-    def __init__(self, agent: Agent, reload: Callable[[], None], reexec: Callable[[], None], enforcement: str) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        reload: Callable[[Callable[[str], None]], None],
+        reexec: Callable[[], None],
+        enforcement: str,
+    ) -> None:
         self.agent = agent
         self.enforcement = enforcement
         self.started = time.time()
@@ -122,8 +129,16 @@ class Verbs:
         self.agent.emit(Shutdown())
 
     def _do_reload(self, request: Request) -> None:
-        self._reload()
-        request.reply({})
+        if not request.args.get("wait"):
+            request.reply({})
+
+        def ended(failure: str) -> None:  # an answer given already is not given twice
+            if failure:
+                request.fail("failed", failure, "see `edge-agent plan`")
+            else:
+                request.reply({})
+
+        self._reload(ended)
 
     def _do_reexec(self, request: Request) -> None:
         self.agent.records.save()
@@ -249,6 +264,7 @@ class Verbs:
             },
             "pids": {"limit": limits.pids_limit, "used": usage.pids},
             "enforcement": {resource: {"kind": kind, "code": code} for resource, (kind, code) in report.items()},
+            "sandbox": _confined(unit),
             "last_exit": {"text": unit.last_exit, "time": unit.last_exit_at + away} if unit.last_exit else None,
             "depends_on": list(unit.service.depends_on),
         }
@@ -283,6 +299,14 @@ class Verbs:
             "wakeups": self.agent.loop.wakeups,
             "since": self.started,
         }
+
+
+def _confined(unit: Unit) -> dict[str, dict[str, str]]:
+    """What of its sandbox the process has, as the kernel shows it now; {} when nothing runs or nothing is asked."""
+    if not unit.pid or not any(confinement.asked(unit.service.sandbox, name) for name in PROTECTIONS):
+        return {}
+    report = confinement.report(unit.service.sandbox, unit.pid)
+    return {name: {"kind": kind, "code": code} for name, (kind, code) in report.items()}
 
 
 def _report(report: dict[str, tuple[str, str]], resource: str) -> dict[str, str]:

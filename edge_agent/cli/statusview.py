@@ -7,12 +7,12 @@ from typing import Any
 
 from .. import text
 from ..enforcement import consequence, reason
-from ..model import RESOURCES
+from ..model import PROTECTIONS, RESOURCES
 
 Reports = Mapping[str, Mapping[str, Mapping[str, str]]]
 """Service -> resource -> {'kind', 'code'}."""
 
-_WORDS = {"oom_group": "oom group"}
+_WORDS = {name: name.replace("_", " ") for name in (*RESOURCES, *PROTECTIONS)}
 
 
 def render(status: Mapping[str, Any], now: float) -> list[str]:
@@ -32,7 +32,9 @@ def render(status: Mapping[str, Any], now: float) -> list[str]:
     if status.get("stopping"):
         lines.append("stopping everything")
     lines += ["", *_budget(status["budget"]), "", *_services(status["services"])]
-    reports = {name: service["enforcement"] for name, service in status["services"].items()}
+    reports = {
+        name: service["enforcement"] | service.get("sandbox", {}) for name, service in status["services"].items()
+    }
     total = {"the total": {name: part["enforcement"] for name, part in status["budget"].items()}}
     reasons = not_enforced({**total, **reports})
     if reasons:
@@ -52,7 +54,7 @@ def _budget(budget: Mapping[str, Any]) -> list[str]:
 def _services(services: Mapping[str, Any]) -> list[str]:
     if not services:
         return ["no services"]
-    header = ("service", "state", "pid", "memory", "limit", "cpu", "limit", "restarts", "limits")
+    header = ("service", "state", "pid", "memory", "limit", "cpu", "limit", "restarts", "sandbox", "limits")
     rows = [
         (
             name,
@@ -64,11 +66,20 @@ def _services(services: Mapping[str, Any]) -> list[str]:
             _cores(service["cpu"]["used"]),
             _cores(service["cpu"]["limit"]),
             str(service["restarts"]),
+            confined(service.get("sandbox", {})),
             summary(service["enforcement"]),
         )
         for name, service in services.items()
     ]
-    return text.table(header, rows, "<<>>>>>><")
+    return text.table(header, rows, "<<>>>>>><<")
+
+
+def confined(report: Mapping[str, Mapping[str, str]]) -> str:
+    """``yes`` when a service has all of the sandbox it asks for, ``partly``, ``no``; ``-`` when it asks for none."""
+    held = [part["kind"] == "enforced" for part in report.values() if part["kind"] != "unset"]
+    if not held:
+        return text.NOTHING
+    return "yes" if all(held) else "partly" if any(held) else "no"
 
 
 def summary(report: Mapping[str, Mapping[str, str]]) -> str:

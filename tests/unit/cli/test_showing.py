@@ -34,7 +34,9 @@ def test_status_as_text(run: Run, agent: FakeAgent) -> None:
     assert "DEGRADED: the profile is broken\n" in out
     assert "switching from a to b\n" in out
     assert re.search(
-        r"^storage +ready +4242 +5.0 MiB +20.0 MiB +0.031 +0.50 +0 +memory, cpu, pids, oom group enforced$", out, re.M
+        r"^storage +ready +4242 +5.0 MiB +20.0 MiB +0.031 +0.50 +0 +yes +memory, cpu, pids, oom group enforced$",
+        out,
+        re.M,
     )
     assert "because" not in out
 
@@ -56,6 +58,24 @@ def test_services_are_named_when_only_some_are_concerned() -> None:
     lines = statusview.not_enforced({"a": {"io": held}, "b": {"io": lost}, "c": {"io": {"kind": "unset", "code": ""}}})
     assert lines[0].startswith("io of b: not enforced, because the kernel refused")
     assert statusview.not_enforced({"a": {"io": held}}) == []
+
+
+def test_what_a_service_has_of_its_sandbox_is_one_word() -> None:
+    def word(**kinds: str) -> str:
+        return statusview.confined({name: {"kind": kind, "code": ""} for name, kind in kinds.items()})
+
+    assert word() == word(read_only="unset") == "-"
+    assert word(read_only="enforced", private_tmp="unset") == "yes"
+    assert word(read_only="enforced", private_tmp="not enforced") == "partly"
+    assert word(read_only="not enforced") == "no"
+
+
+def test_an_agent_from_before_sandboxes_has_a_status(run: Run, agent: FakeAgent) -> None:
+    old = status()
+    for entry in old["services"].values():
+        del entry["sandbox"]
+    agent.answers["status"] = old
+    assert run("status").code == 0
 
 
 def test_an_unknown_code_of_a_newer_agent_is_passed_on() -> None:
