@@ -37,6 +37,7 @@ STAYS: dict[str, Any] = {
     "stop_timeout": 1.0,
     "start_timeout": 1.0,
     "oom_score_adj": 100,
+    "freezable": True,
 }
 
 
