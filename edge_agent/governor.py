@@ -122,17 +122,17 @@ def _memory(work: Work) -> None:
     if not calm:
         work.rough[MEMORY] = look.at
     because = _numbers(look, some, full, since, short=short, tight=tight)
-    if since is not None and look.at - since >= HOLD and _settled(work):
-        _step(work, because, work.victims())
-    elif late and _settled(work):
-        name = late[0]
-        _step(
-            work, f"{name} waits for memory {look.loads[name].memory_wait:.0%} of the time and gives nothing back", late
-        )
-    elif soft and look.at - governor.acted >= SETTLE:
-        _call_back(work, because)
-    elif calm:
+    if calm:
         _give_back(work)
+    elif not _settled(work):
+        pass
+    elif since is not None and look.at - since >= HOLD:
+        _step(work, because, work.victims())
+    elif late:
+        waits = f"{late[0]} waits for memory {look.loads[late[0]].memory_wait:.0%} of the time"
+        _step(work, f"{waits} and gives nothing back", late)
+    elif soft:
+        _call_back(work, because)
     work.busy = work.busy or hard or bool(late) or look.at - work.governor.acted < SETTLE
 
 
