@@ -77,6 +77,8 @@ GRACE = 2.0
 MARGIN = 1.25
 """What returns must find so many times what it held, for LONGEST_WAIT; then its request is enough: what it held may
 have been a leak."""
+OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
+"""Where stalls are not measured: seconds between looks, from OFTEN at the edge to SELDOM where NEAR of it is left."""
 AT_LIMIT = {MEMORY: 0.97, CPU: 0.9}
 """Share of its own limit from which a service is taken to wait for that."""
 
@@ -91,11 +93,15 @@ def decide(governor: Governor, look: Look, services: dict[str, Service]) -> tupl
     return work.governor._replace(grips=work.grips, rough=work.rough, busy=work.busy), work.decisions
 
 
-def next_look(governor: Governor, now: float) -> float | None:
-    """When to look again though no trigger fires; None: nothing is withheld and nothing is to be done."""
+def next_look(governor: Governor, look: Look) -> float | None:
+    """When to look again after this one though no trigger fires; None: nothing is withheld and nothing to be done.
+
+    Where stalls are not measured nothing fires: the less is left, the sooner.
+    """
+    now = look.at
     if governor.busy:
         return now + (GRACE if governor.helpless else SETTLE)
-    found = None
+    found = None if look.psi else now + _pause(look)
     for (resource, _name), grip in governor.grips.items():
         if grip.level:
             at = due(governor, resource, grip)
@@ -103,6 +109,11 @@ def next_look(governor: Governor, now: float) -> float | None:
                 at = now + FIRST_WAIT[resource]
             found = at if found is None else min(found, at)
     return found
+
+
+def _pause(look: Look) -> float:
+    left = min(look.available / max(1, look.machine), look.free / max(1, look.total))
+    return OFTEN + (SELDOM - OFTEN) * min(1.0, left / NEAR) ** 2
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from .. import governor as g
 from ..host.loop import ERROR, HANGUP, READ, URGENT
 from ..host.senses import FULL, SOME
 from ..lifecycle import LIVE
-from ..looks import SHORTEST, STALE, Raw, Reading, between
+from ..looks import SHORTEST, STALE, Look, Raw, Reading, between
 from ..model import ESSENTIAL, Return, Shed, Unhealthy, Watch
 
 TYPE_CHECKING = False
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..governor import Decision
     from ..host.loop import Timer
     from ..host.senses import Senses
-    from ..looks import Look
     from ..model import Service
     from .performer import Agent
 
@@ -31,8 +30,6 @@ WINDOW = 500_000
 """Microseconds, the shortest of a trigger; it fires at governor.SOFT of it."""
 STUCK_WINDOW, STUCK = 10_000_000, 8_000_000
 """Microseconds: a service that waits for memory as a whole for so much of so long makes no progress."""
-OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
-"""Without PSI: seconds between looks, from OFTEN at the edge to SELDOM where more than the share NEAR is free."""
 
 
 class Governing:
@@ -40,7 +37,7 @@ class Governing:
 
     def __init__(self, agent: Agent, senses: Senses) -> None:
         self.governor = g.Governor()
-        self.last: Look | None = None
+        self.last = Look(agent.loop.now(), psi=senses.psi)
         self._agent = agent
         self._senses = senses
         self._reading = Reading(-STALE)
@@ -150,22 +147,12 @@ class Governing:
 
     def _schedule(self) -> None:
         agent = self._agent
-        due = None if agent.done else g.next_look(self.governor, agent.loop.now())
-        if due is None and not agent.done and not self._senses.psi:
-            due = agent.loop.now() + self._pause()
+        due = None if agent.done else g.next_look(self.governor, self.last)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if due is not None:
             self._timer = agent.loop.at(due, self.look)
-
-    def _pause(self) -> float:
-        """Without PSI: the less is left, the sooner."""
-        look = self.last
-        if look is None or not look.machine:
-            return SELDOM
-        left = min(look.available / look.machine, look.free / max(1, self._agent.node.memory))
-        return OFTEN + (SELDOM - OFTEN) * min(1.0, left / NEAR) ** 2
 
     # -- doing ---------------------------------------------------------------------------------------------------------
 
@@ -177,7 +164,7 @@ class Governing:
         self._agent.note("squeezed", action.name, action.text)
 
     def _press(self, name: str, resource: str, amount: int) -> None:
-        swap = self.last is not None and self.last.swap
+        swap = self.last.swap
         fd = self._senses.squeeze(name, resource, amount, swap=swap)
         if fd >= 0:
             self._agent.loop.watch(fd, READ, lambda _events: self._reclaimed(fd))

@@ -69,9 +69,13 @@ class Story:
         }
         free = max(0, TOTAL - sum(load.memory for load in loads.values()))
         given = {"free": free, "available": MACHINE // 2, "machine": MACHINE, "total": TOTAL, **changes}
-        before = self.governor
-        self.governor, decisions = g.decide(before, Look(at=self.now, loads=loads, **given), self.services)
+        self.seen = Look(at=self.now, loads=loads, **given)
+        self.governor, decisions = g.decide(self.governor, self.seen, self.services)
         return decisions
+
+    def next(self) -> float | None:
+        """When the next look is asked for."""
+        return g.next_look(self.governor, self.seen)
 
     def level(self, name: str, resource: str = g.MEMORY) -> str:
         return self.governor.grips.get((resource, name), g.Grip()).level
@@ -98,7 +102,7 @@ def test_at_rest_nothing_is_decided_and_no_look_is_asked_for() -> None:
     before = story.governor
     assert story.look(some=0.019, full=0.019) == []
     assert story.governor == before
-    assert g.next_look(story.governor, story.now) is None
+    assert story.next() is None
 
 
 @pytest.mark.parametrize(("some", "expected"), [(0.099, []), (0.1, [("squeeze", "analytics")])])
@@ -116,7 +120,7 @@ def test_the_least_important_lends_back_first_and_of_equals_the_largest_loan() -
 def test_one_call_back_at_a_time_each_with_time_to_show_its_effect() -> None:
     story = Story(NODE, LOADS)
     assert story.look(some=0.12)
-    assert g.next_look(story.governor, story.now) == story.now + 0.25
+    assert story.next() == story.now + 0.25
     assert story.look(0.2, some=0.12) == []
     assert names(story.look(0.06, some=0.12)) == [("squeeze", "worker")]
 
@@ -204,7 +208,7 @@ def test_helpless_is_said_once_and_looked_at_seldom_until_it_has_been_calm() -> 
     decided = [story.look(some=some) for some in (0.9, 0.9, 0.9, 0.15, 0.9, 0.9, 0.9)]
     (helpless,) = [each for one in decided for each in one]
     assert helpless == g.Helpless("memory some 90% over 30% for 0.2 s; only essential services are left, and they stay")
-    assert g.next_look(story.governor, story.now) == story.now + 2.0
+    assert story.next() == story.now + 2.0
     story.look()
     assert [len(story.look(some=0.9)) for _ in range(3)] == [0, 1, 0]
 
@@ -338,7 +342,7 @@ def test_the_shed_return_in_reverse_each_after_its_own_wait() -> None:
             assert isinstance(decision, Return)
             found.append((story.now - last, decision.name))
     assert found == [(10.0, "worker"), (20.0, "telemetry"), (30.0, "analytics")]
-    assert g.next_look(story.governor, story.now) is None
+    assert story.next() is None
 
 
 def test_a_return_has_its_numbers() -> None:
@@ -393,7 +397,7 @@ def test_a_leak_counts_as_needed_only_for_the_longest_wait() -> None:
     story.look(some=0.5)
     story.shed("leak", some=0.5)
     assert story.look(599.0, free=900 * MIB) == []
-    assert g.next_look(story.governor, story.now) == story.now + 10.0
+    assert story.next() == story.now + 10.0
     assert names(story.look(1.0, free=100 * MIB)) == [("return", "leak")]
 
 
@@ -502,3 +506,16 @@ def test_the_governor_given_is_not_changed() -> None:
     story.look(some=0.5)
     assert before == copy
     assert story.governor != before
+
+
+def test_without_stall_measurement_looks_come_the_sooner_the_less_is_left() -> None:
+    story, pauses = Story(NODE, {"web": 80}), []
+    for left in (0.0, 0.03, 0.15, 0.3, 1.0):
+        story.look(psi=False, free=int(left * TOTAL), total=TOTAL)
+        pauses.append(round((story.next() or 0.0) - story.now, 2))
+    assert pauses == [0.5, 0.6, 2.88, 10.0, 10.0]
+    story.look(psi=False, available=MACHINE // 20)
+    assert story.next() == pytest.approx(story.now + 0.76, abs=0.01), "the machine's counts as well"
+    story.governor = g.Governor({(g.MEMORY, "worker"): g.Grip(g.SHED, story.now, MIB, 3, "why")})
+    story.look(psi=False, available=MACHINE // 20)
+    assert (story.next() or 0) < story.now + 1.0, "what is due only later does not put it off"

@@ -50,7 +50,7 @@ def test_an_entitled_one_that_waits_gets_all_loans_of_less_important_ones_at_onc
             "web waits for cpu 34% of the time, over 10%; worker used 0.70 cores, 0.30 are left to it",
         ),
     ]
-    assert g.next_look(story.governor, story.now) == story.now + 0.25
+    assert story.next() == story.now + 0.25
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_who_waits_at_its_own_limit_calls_nothing_back() -> None:
 def test_loans_come_only_from_less_important_ones() -> None:
     story = Story(NODE)
     assert look(story, web=cpu(900), worker=cpu(100, 0.9), batch=cpu(40)) == []
-    assert g.next_look(story.governor, story.now) is None, "nothing can be done, so there is nothing to look at"
+    assert story.next() is None, "nothing can be done, so there is nothing to look at"
     assert look(story, web=cpu(900), worker=cpu(100, 0.9), batch=cpu(60)) == [("squeeze", "batch")]
 
 
@@ -92,16 +92,16 @@ def test_who_is_squeezed_waits_for_its_own_limit_and_so_is_no_sufferer() -> None
 def test_given_back_one_by_one_after_calm_the_most_important_first() -> None:
     story = Story(NODE)
     look(story, web=cpu(300, 0.5), worker=cpu(700), batch=cpu(900))
-    assert g.next_look(story.governor, story.now) == story.now + 0.25
+    assert story.next() == story.now + 0.25
     calm = {"web": cpu(300), "worker": cpu(300), "batch": cpu(50)}
     assert story.look(loads=calm) == []
-    assert g.next_look(story.governor, story.now) == story.now + 1.75
+    assert story.next() == story.now + 1.75
     assert story.look(1.74, loads=calm) == []
     (relax,) = story.look(0.01, loads=calm)
     assert relax == g.Relax("worker", g.CPU, "nobody entitled has waited for cpu for 2 s")
     assert story.look(1.9, loads=calm) == []
     assert names(story.look(0.1, loads=calm)) == [("relax", "batch")]
-    assert g.next_look(story.governor, story.now) is None
+    assert story.next() is None
 
 
 def test_what_is_held_for_somebody_stays_as_long_as_he_waits() -> None:
