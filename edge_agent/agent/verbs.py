@@ -38,6 +38,7 @@ class Verbs:
         self._verbs: dict[str, tuple[Callable[[Request], None], bool]] = {  # verb -> (answer, only for the privileged)
             "status": (self._status, False),
             "plan": (self._plan, False),
+            "look": (self._look, False),
             "switch": (self._switch, True),
             "start": (self._ask, False),
             "stop": (self._ask, False),
@@ -139,6 +140,18 @@ class Verbs:
     def _plan(self, request: Request) -> None:
         node = self.agent.node
         request.reply({"plan": codec.pack_plan(node.plan), "committed": node.change is None})
+
+    def _look(self, request: Request) -> None:
+        """The governor's counters, read once more; its own looks are not disturbed."""
+        reading = self.agent.governing.read(self.agent.loop.now())
+        request.reply(
+            {
+                **reading._asdict(),
+                "machine": reading.machine._asdict(),
+                "all": None if reading.all is None else reading.all._asdict(),
+                "services": {name: raw._asdict() for name, raw in reading.services.items()},
+            }
+        )
 
     def _logs(self, request: Request) -> None:
         name, cursor = request.args["name"], int(request.args.get("cursor", -1))
