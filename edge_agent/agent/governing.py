@@ -100,6 +100,11 @@ class Governing:
         if grip is not None and grip.level in (g.FROZEN, g.SHED):
             self._senses.freeze(name, frozen=False)
 
+    @property
+    def next(self) -> float | None:
+        """When the next look is due, though no trigger fires."""
+        return None if self._timer is None else self._timer.due
+
     def close(self) -> None:
         """No more looks."""
         for fd in list(self._triggers):

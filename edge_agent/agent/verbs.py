@@ -7,6 +7,7 @@ import time
 
 from .. import __version__, codec
 from ..control.connection import Request
+from ..grips import due
 from ..lifecycle import HOLDING, Unit
 from ..model import ESSENTIAL, Ask, Shutdown, Switch
 from ..reconciler import room
@@ -227,9 +228,27 @@ class Verbs:
                     },
                 },
                 "room": list(room(plan)),
+                "governor": self._governor(),
                 "services": services,
             }
         )
+
+    def _governor(self) -> dict[str, Any]:
+        """What is withheld, why, and when it may be given back if it stays calm until then."""
+        governing, away = self.agent.governing, time.time() - self.agent.loop.now()
+        held = [
+            {
+                "resource": resource,
+                "service": name,
+                "level": grip.level,
+                "since": grip.since + away,
+                "until": due(governing.governor, resource, grip) + away,
+                "why": grip.why,
+            }
+            for (resource, name), grip in governing.governor.grips.items()
+            if grip.level
+        ]
+        return {"held": held, "next": None if governing.next is None else governing.next + away}
 
     def _service(self, name: str, unit: Unit) -> dict[str, Any]:
         agent, limits = self.agent, unit.service.limits
@@ -252,6 +271,7 @@ class Verbs:
             "since": unit.since + away,
             "next": None if unit.deadline is None else unit.deadline + away,
             "down": unit.down,
+            "shed": unit.shed,
             "importance": unit.service.importance,
             "essential": unit.service.importance >= ESSENTIAL,
             "memory": {"request": limits.memory_request, "limit": limits.memory_limit, "used": usage.memory},
