@@ -2,7 +2,8 @@
 
 Limits above requests are loans: a service may use what nobody entitled to it wants. Under pressure loans are called
 back from the least important first, and memory goes on from there: squeeze, freeze where the service allows it, shed.
-Afterwards everything is given back in reverse order, each after a time that grows when it did harm again soon.
+Who holds no more than its request, which is promised to it, is touched only when nobody borrows any more. Afterwards
+everything is given back in reverse order, each after a time that grows when it did harm again soon.
 
 A service that is held, or at its own limit, waits by its own doing: that is no pressure on others, and no reason to
 take anything from them. The same looks give the same decisions; each carries the numbers it was made of. Shares are of
@@ -21,6 +22,7 @@ from .grips import (
     IO,
     LEAST,
     LONGEST_WAIT,
+    MARGIN,
     MEMORY,
     SHED,
     SQUEEZED,
@@ -74,9 +76,6 @@ SETTLE = 0.25
 """Seconds for a step to show its effect before the next."""
 GRACE = 2.0
 """Seconds a service that is shed has to end by itself, and one that is squeezed to give back what can be swapped."""
-MARGIN = 1.25
-"""What returns must find so many times what it held, for LONGEST_WAIT; then its request is enough: what it held may
-have been a leak."""
 OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
 """Where stalls are not measured: seconds between looks, from OFTEN at the edge to SELDOM where NEAR of it is left."""
 AT_LIMIT = {MEMORY: 0.97, CPU: 0.9}
@@ -168,7 +167,7 @@ def _late(work: Work, *, tight: bool) -> list[str]:
         for name in work.victims()
         if work.level(MEMORY, name) in (SQUEEZED, FROZEN)
         and look.at - work.grips[MEMORY, name].since >= patience
-        and look.loads[name].memory > MARGIN * work.own(MEMORY, name)
+        and work.overdrawn(name)
         and (tight or look.loads[name].memory_wait >= HARD)
     ]
 
@@ -227,7 +226,7 @@ def _give_back(work: Work) -> None:
                 return
             continue
         needed, request = round(grip.amount * MARGIN), work.services[name].limits.memory_request
-        if look.at - grip.since >= LONGEST_WAIT[MEMORY]:
+        if look.at - grip.since >= LONGEST_WAIT[MEMORY]:  # what it held may have been a leak
             needed = min(needed, request)
         apart = any(work.level(MEMORY, other) == SHED for other in work.services[name].depends_on)
         if work.due(MEMORY, grip) and needed <= left and not apart:

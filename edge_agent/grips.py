@@ -20,6 +20,9 @@ MOST_OFFENCES = 16
 """Counted; more would not make a wait longer."""
 FORGIVEN = 600.0
 """Seconds after it was given everything back, without an offence, from which a service starts anew."""
+MARGIN = 1.25
+"""Times its own that a service must hold to count as one that has not given back; times what it held that must be free
+before it returns."""
 WORTH = 1 << 20
 """Bytes; a service that holds less, with what only runs for it, is not shed: it would not help."""
 LEAST = {MEMORY: 8 << 20, CPU: 50, IO: 256 * 1024}
@@ -182,18 +185,24 @@ class Work:
         ]
         return sorted(names, key=lambda name: (self.importance[name], -loans[name], name))
 
+    def overdrawn(self, name: str) -> bool:
+        """Whether it holds much more memory than its own."""
+        return self.look.loads[name].memory > MARGIN * self.own(MEMORY, name)
+
     def victims(self, without: str = "") -> list[str]:
-        """Who could be shed: the least important first, of equals the one that frees most, dependants before what
-        they depend on."""
+        """Who could be shed: those who borrow, then those who have what they were promised; of each the least important
+        first, of equals the one that frees most. Dependants go before what they depend on, and for it."""
         there = [name for name in self.services if name in self.there() and name != without]
         needed = {other for name in there for other in self.services[name].depends_on}
         frees: dict[str, int] = {}
+        borrows: dict[str, bool] = {}
         for name in there:
-            behind = (frees[other] for other in self.services[name].depends_on if other in frees)
             if self.importance[name] < ESSENTIAL:
-                frees[name] = self.look.loads[name].memory + sum(behind)
+                behind = [other for other in self.services[name].depends_on if other in frees]
+                frees[name] = self.look.loads[name].memory + sum(frees[other] for other in behind)
+                borrows[name] = self.overdrawn(name) or any(borrows[other] for other in behind)
         names = [name for name, size in frees.items() if name not in needed and size >= WORTH]
-        return sorted(names, key=lambda name: (self.importance[name], -self.look.loads[name].memory, name))
+        return sorted(names, key=lambda name: (not borrows[name], self.importance[name], -frees[name], name))
 
     def held(self, resource: str) -> list[tuple[str, Grip]]:
         """Who has something withheld, in the order of giving back: the most important first, the latest first."""

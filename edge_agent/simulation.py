@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MOST_HAPPENINGS = 100_000
 ZONE = 0.05
 OTHERS = 0.34
+FULL_UP = 0.01
+"""Share of the zone; less than that is nothing."""
 OOM_AFTER = 2.0
 FILL = 64 << 20
 """Bytes per second that a service grows, or is moved out, at most."""
@@ -225,7 +227,7 @@ class _Model:
             if self.grows(name, process):
                 rate += self.wants.get(name, Want()).grows
                 filling += max(0.0, self.goal(name, process) - process.held) > 1.0
-        if filling and room > 0:
+        if filling and room > FULL_UP * zone:
             return 0.25
         if rate <= 0:
             return 3600.0
@@ -282,7 +284,7 @@ class _Model:
     def kill_for_lack(self) -> None:
         """The kernel's way: a badness by importance (oom_score_adj) and size."""
         short = [name for name, process in self.running.items() if self.goal(name, process) > process.held + 1]
-        if self.room() > 1.0 or not short:
+        if self.room() > FULL_UP * self.zone() or not short:
             self.out_since = None
             return
         if self.out_since is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from edge_agent import governor as g
-from edge_agent.grips import CPU, FIRST_WAIT, FORGIVEN, IO, LEAST, LONGEST_WAIT, MEMORY, MOST_OFFENCES, wait
+from edge_agent.grips import CPU, FIRST_WAIT, FORGIVEN, IO, LEAST, LONGEST_WAIT, MARGIN, MEMORY, MOST_OFFENCES, wait
 from edge_agent.looks import Load, Look
 from edge_agent.model import ESSENTIAL, HEAVY, NORMAL, Limits, Plan, Return, Service, Shed
 
@@ -331,7 +331,7 @@ class Pressed:
         if isinstance(decision, Return):
             grip = before.grips[MEMORY, name]
             limits = self.services[name].limits
-            fits = grip.amount * g.MARGIN <= look.free + 1
+            fits = grip.amount * MARGIN <= look.free + 1
             assert fits or (look.at - since >= LONGEST_WAIT[MEMORY] and limits.memory_request <= look.free)
             missing = [other for other in self.services[name].depends_on if other in self.shed()]
             assert not missing, f"{decision}: it needs {missing}"

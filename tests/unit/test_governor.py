@@ -196,9 +196,9 @@ def test_everything_less_important_goes_in_order_and_the_essential_stays() -> No
     assert found == [
         ("squeeze", "analytics"),
         ("shed", "analytics"),
-        ("shed", "telemetry"),
         ("squeeze", "worker"),
         ("shed", "worker"),
+        ("shed", "telemetry"),
         ("helpless", ""),
     ]
 
@@ -232,7 +232,16 @@ def test_who_is_shed_gets_its_grace_before_the_next_is_touched() -> None:
     story.shed("analytics")
     found = [names(story.look(some=0.5, loads=LOADS)) for _ in range(12)]
     assert found[:8] == [[]] * 8
-    assert ("shed", "telemetry") in found[8] + found[9]
+    assert ("squeeze", "worker") in found[8] + found[9]
+
+
+def test_who_has_what_it_was_promised_is_shed_after_all_who_borrow_however_important_they_are() -> None:
+    services = plan(
+        service("heavy", HEAVY, 300), service("lender", 90), service("back", 80), service("a", 70, needs=("lender",))
+    )
+    story = Story(services, {"heavy": 300, "lender": 300, "back": 125, "a": 10})
+    story.shed("a", "lender", "heavy", "back")
+    assert story.level("back") == g.SHED
 
 
 # -- who is shed -------------------------------------------------------------------------------------------------------
@@ -333,7 +342,7 @@ def test_without_stall_measurement_a_full_total_costs_those_who_borrow() -> None
 
 def test_the_shed_return_in_reverse_each_after_its_own_wait() -> None:
     story = Story(NODE, LOADS)
-    story.shed("analytics", "telemetry", "worker", some=0.5)
+    story.shed("analytics", "worker", "telemetry", some=0.5)
     story.loads = {"web": 80}
     found: list[tuple[float, str]] = []
     last = story.now
