@@ -162,6 +162,8 @@ def _late(work: Work, *, tight: bool) -> list[str]:
     """Who was squeezed, has had the time to give back, and still holds what is not its own: it goes a step further."""
     look = work.look
     patience = GRACE if look.swap else SETTLE
+    if not any(grip.level and resource == MEMORY for (resource, _name), grip in work.grips.items()):
+        return []
     return [
         name
         for name in work.victims()
@@ -252,7 +254,7 @@ def _numbers(look: Look, some: float, full: float, since: float | None, *, short
 def _share(work: Work, resource: str) -> None:
     """Who is entitled and waits gets what less important ones have borrowed."""
     look = work.look
-    waits = {name: _waits(work, resource, name) for name in work.there()}
+    waits = {name: _waits(work, resource, name) for name in work.there}
     sufferers = [name for name, share in waits.items() if share >= SOFT]
     first = max(sufferers, key=lambda name: (work.importance[name], waits[name], name), default="")
     top = work.importance[first] if first else -1
@@ -288,7 +290,7 @@ def _lenders(work: Work, resource: str) -> list[str]:
     that a quarter, as long as it is not enough."""
     if resource == CPU:
         return work.borrowers(CPU)
-    busy = [name for name in work.there() if work.look.loads[name].io > LEAST[IO]]
+    busy = [name for name in work.there if work.look.loads[name].io > LEAST[IO]]
     return sorted(busy, key=lambda name: (work.importance[name], -work.look.loads[name].io, name))[:1]
 
 

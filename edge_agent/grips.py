@@ -39,6 +39,9 @@ class Grip(Record):
     why: str = ""  # for people
 
 
+NOTHING = Grip()
+
+
 class Governor(Record):
     """The state. Keys of ``grips``: (resource, service)."""
 
@@ -133,6 +136,8 @@ class Work:
         self.rough = dict(governor.rough)
         self.decisions: list[Decision] = []
         self.busy = False
+        self.there = [name for name in services if name in look.loads and self.level(MEMORY, name) != SHED]
+        """Services of the plan that run and are not to end, dependencies before dependants."""
 
     def forget(self) -> None:
         """Services that left the plan, and offences of long ago. What became essential gets everything back."""
@@ -143,19 +148,17 @@ class Work:
                 self.give_back(*key, "it is essential now")
 
     def level(self, resource: str, name: str) -> str:
-        return self.grips.get((resource, name), Grip()).level
-
-    def there(self) -> list[str]:
-        """Services of the plan that run and are not to end."""
-        return [name for name in self.look.loads if name in self.services and self.level(MEMORY, name) != SHED]
+        return self.grips.get((resource, name), NOTHING).level
 
     def hold(self, resource: str, name: str, level: str, amount: int, decision: Decision) -> None:
         """Take hold, or a tighter hold. It is an offence when it was not held before."""
-        before = self.grips.get((resource, name), Grip())
+        before = self.grips.get((resource, name), NOTHING)
         offences = before.offences if before.level else min(before.offences + 1, MOST_OFFENCES)
         self.grips[resource, name] = Grip(level, self.look.at, amount, offences, getattr(decision, "text", ""))
         self.decisions.append(decision)
         self.busy = True
+        if level == SHED:
+            self.there.remove(name)
 
     def give_back(self, resource: str, name: str, text: str) -> None:
         """Everything of one resource; the next one waits for its own time, and sees what this one does."""
@@ -172,18 +175,17 @@ class Work:
     def own(self, resource: str, name: str) -> int:
         """What a squeeze leaves to a service."""
         limits = self.services[name].limits
-        request = {MEMORY: limits.memory_request, CPU: limits.cpu_request}.get(resource, 0)
+        request = limits.memory_request if resource == MEMORY else limits.cpu_request if resource == CPU else 0
         return max(request, LEAST[resource])
 
     def borrowers(self, resource: str) -> list[str]:
         """Who uses more than its own and is not held yet: the least important first, of equals the largest loan."""
-        loans = {name: used(self.look.loads[name], resource) - self.own(resource, name) for name in self.there()}
-        names = [
-            name
-            for name, loan in loans.items()
-            if loan > 0 and self.importance[name] < ESSENTIAL and not self.level(resource, name)
-        ]
-        return sorted(names, key=lambda name: (self.importance[name], -loans[name], name))
+        loans = {}
+        for name in self.there:
+            loan = used(self.look.loads[name], resource) - self.own(resource, name)
+            if loan > 0 and self.importance[name] < ESSENTIAL and not self.level(resource, name):
+                loans[name] = loan
+        return sorted(loans, key=lambda name: (self.importance[name], -loans[name], name))
 
     def overdrawn(self, name: str) -> bool:
         """Whether it holds much more memory than its own."""
@@ -192,7 +194,7 @@ class Work:
     def victims(self, without: str = "") -> list[str]:
         """Who could be shed: those who borrow, then those who have what they were promised; of each the least important
         first, of equals the one that frees most. Dependants go before what they depend on, and for it."""
-        there = [name for name in self.services if name in self.there() and name != without]
+        there = [name for name in self.there if name != without]
         needed = {other for name in there for other in self.services[name].depends_on}
         frees: dict[str, int] = {}
         borrows: dict[str, bool] = {}
@@ -215,4 +217,4 @@ class Work:
 
 def used(load: Load, resource: str) -> int:
     """Bytes, milli-cores, bytes per second."""
-    return {MEMORY: load.memory, CPU: load.cpu, IO: load.io}[resource]
+    return load.memory if resource == MEMORY else load.cpu if resource == CPU else load.io

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .trace import Header
 
 MOST_HAPPENINGS = 100_000
+IDLE = Want()
 ZONE = 0.05
 OTHERS = 0.34
 FULL_UP = 0.01
@@ -194,6 +195,7 @@ class _Model:
         self.starts: dict[str, float] = {}  # killed ones
         self.now = 0.0
         self.out_since: float | None = None  # there has been no room for what is wanted
+        self.quiet = 0  # looks one after the other without a decision
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -202,6 +204,7 @@ class _Model:
         while self.now < end:
             look = self.see()
             decisions = self.log.decide(look)
+            self.quiet = 0 if decisions else self.quiet + 1
             for decision in decisions:
                 self.carry_out(decision)
             self.advance(min(end, self.next(look, acted=bool(decisions))) - self.now)
@@ -213,8 +216,8 @@ class _Model:
         due = g.next_look(self.log.governor, look)
         if due is not None:
             moments.append(due)
-        if acted or (look.some >= g.SOFT and look.psi):
-            moments.append(look.at + WINDOW)
+        if acted or (look.some >= g.SOFT and look.psi):  # a trigger fires on; more seldom where it changes nothing
+            moments.append(look.at + WINDOW * (1 + self.quiet))
         moments += [process.ends for process in self.running.values() if process.ends is not None]
         moments += self.starts.values()
         return max(min(moments), look.at + 1e-3)
@@ -225,7 +228,7 @@ class _Model:
         rate = filling = 0.0
         for name, process in self.running.items():
             if self.grows(name, process):
-                rate += self.wants.get(name, Want()).grows
+                rate += self.wants.get(name, IDLE).grows
                 filling += max(0.0, self.goal(name, process) - process.held) > 1.0
         if filling and room > FULL_UP * zone:
             return 0.25
@@ -264,7 +267,7 @@ class _Model:
 
     def goal(self, name: str, process: _Process) -> float:
         """What it would hold if there were room."""
-        wanted = self.wants.get(name, Want()).memory + process.grown
+        wanted = self.wants.get(name, IDLE).memory + process.grown
         kept = self.log.amount(name, g.MEMORY)
         return max(kept, wanted - self.header.swap) if kept is not None and wanted > kept else wanted
 
@@ -276,7 +279,7 @@ class _Model:
             more = self.goal(name, process) - process.held
             slowed = 1.0 - self.pressure() if more > 0 else 1.0
             process.held += max(-fill, min(more, fill * slowed, max(0.0, self.room())))
-            process.grown += self.wants.get(name, Want()).grows * seconds
+            process.grown += self.wants.get(name, IDLE).grows * seconds
             limit = self.services[name].limits.memory_limit
             if limit is not None and self.goal(name, process) > limit <= process.held + 1:
                 self.kill(name, f"its own limit of {_size(limit)} was reached")
@@ -312,7 +315,7 @@ class _Model:
             lacks = self.goal(name, process) - process.held > 1.0 and self.grows(name, process)
             waits = stall if lacks else stall * OTHERS
             if self.log.amount(name, g.MEMORY) is not None:  # it lives on less than it would
-                wanted = self.wants.get(name, Want()).memory + process.grown
+                wanted = self.wants.get(name, IDLE).memory + process.grown
                 waits = max(waits, min(0.9, 1.0 - process.held / wanted)) if wanted > 0 else waits
             usage = round(process.held), round(cpu[name][0]), round(io[name][0])
             loads[name] = Load(*usage, waits, cpu[name][1], io[name][1])
@@ -336,7 +339,7 @@ class _Model:
         asked: dict[str, float] = {}
         weights: dict[str, float] = {}
         for name, process in self.running.items():
-            want, limits = self.wants.get(name, Want()), self.services[name].limits
+            want, limits = self.wants.get(name, IDLE), self.services[name].limits
             bounds = [limits.cpu_limit] if resource == g.CPU else [limits.io_read_bps, limits.io_write_bps]
             most = [bound for bound in (*bounds, self.log.amount(name, resource)) if bound is not None]
             wanted = (want.cpu if resource == g.CPU else want.io) if self.grows(name, process) else 0
@@ -345,7 +348,7 @@ class _Model:
         got = share_out(float(capacity), asked, weights)
         found = {}
         for name in self.running:
-            want = self.wants.get(name, Want())
+            want = self.wants.get(name, IDLE)
             wanted = want.cpu if resource == g.CPU else want.io
             found[name] = got[name], (1.0 - got[name] / wanted if wanted and asked[name] else 0.0)
         return found
