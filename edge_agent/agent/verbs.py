@@ -7,6 +7,7 @@ import time
 
 from .. import __version__, codec
 from ..control.connection import Request
+from ..grips import due
 from ..host import confinement
 from ..lifecycle import HOLDING, Unit
 from ..model import ESSENTIAL, PROTECTIONS, Ask, Shutdown, Switch
@@ -45,6 +46,7 @@ class Verbs:
         self._verbs: dict[str, tuple[Callable[[Request], None], bool]] = {  # verb -> (answer, only for the privileged)
             "status": (self._status, False),
             "plan": (self._plan, False),
+            "look": (self._look, False),
             "switch": (self._switch, True),
             "start": (self._ask, False),
             "stop": (self._ask, False),
@@ -155,6 +157,18 @@ class Verbs:
         node = self.agent.node
         request.reply({"plan": codec.pack_plan(node.plan), "committed": node.change is None})
 
+    def _look(self, request: Request) -> None:
+        """The governor's counters, read once more; its own looks are not disturbed."""
+        reading = self.agent.governing.read(self.agent.loop.now())
+        request.reply(
+            {
+                **reading._asdict(),
+                "machine": reading.machine._asdict(),
+                "all": None if reading.all is None else reading.all._asdict(),
+                "services": {name: raw._asdict() for name, raw in reading.services.items()},
+            }
+        )
+
     def _logs(self, request: Request) -> None:
         name, cursor = request.args["name"], int(request.args.get("cursor", -1))
         sink = self.agent.sink(name)
@@ -229,9 +243,27 @@ class Verbs:
                     },
                 },
                 "room": list(room(plan)),
+                "governor": self._governor(),
                 "services": services,
             }
         )
+
+    def _governor(self) -> dict[str, Any]:
+        """What is withheld, why, and when it may be given back if it stays calm until then."""
+        governing, away = self.agent.governing, time.time() - self.agent.loop.now()
+        held = [
+            {
+                "resource": resource,
+                "service": name,
+                "level": grip.level,
+                "since": grip.since + away,
+                "until": due(governing.governor, resource, grip) + away,
+                "why": grip.why,
+            }
+            for (resource, name), grip in governing.governor.grips.items()
+            if grip.level
+        ]
+        return {"held": held, "next": None if governing.next is None else governing.next + away}
 
     def _service(self, name: str, unit: Unit) -> dict[str, Any]:
         agent, limits = self.agent, unit.service.limits
@@ -254,6 +286,7 @@ class Verbs:
             "since": unit.since + away,
             "next": None if unit.deadline is None else unit.deadline + away,
             "down": unit.down,
+            "shed": unit.shed,
             "importance": unit.service.importance,
             "essential": unit.service.importance >= ESSENTIAL,
             "memory": {"request": limits.memory_request, "limit": limits.memory_limit, "used": usage.memory},

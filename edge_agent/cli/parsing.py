@@ -28,6 +28,8 @@ VERBS = {
     "reload": ("control", "read the profile again, as SIGHUP does, and wait until it is in force"),
     "reexec": ("control", "replace the agent by the installed version; services keep running"),
     "shutdown": ("control", "stop all services and the agent"),
+    "simulate": ("simulate", "show what the governor would decide over a trace"),
+    "record": ("record", "record a trace of the running node, for simulate"),
     "service": ("service", "run a bundled service in the foreground"),
     "help": ("help", "show the verbs, the options of one, or the exit codes"),
 }
@@ -45,6 +47,8 @@ WITH_VALUE = {
     "--log-dir",
     "--config-dir",
     "--output",
+    "--for",
+    "--interval",
     "--timeout",
     "--service",
     "--name",

@@ -32,6 +32,9 @@ def render(status: Mapping[str, Any], now: float) -> list[str]:
     if status.get("stopping"):
         lines.append("stopping everything")
     lines += ["", *_budget(status["budget"]), "", *_services(status["services"])]
+    withheld = held(status, now)
+    if withheld:
+        lines += ["", *withheld]
     reports = {
         name: service["enforcement"] | service.get("sandbox", {}) for name, service in status["services"].items()
     }
@@ -58,8 +61,7 @@ def _services(services: Mapping[str, Any]) -> list[str]:
     rows = [
         (
             name,
-            service["state"]
-            + (f" ({service['reason']})" if service["reason"] and len(service["reason"]) <= 24 else ""),
+            _state(service),
             str(service["pid"] or text.NOTHING),
             text.size(service["memory"]["used"]),
             text.size(service["memory"]["limit"]),
@@ -80,6 +82,23 @@ def confined(report: Mapping[str, Mapping[str, str]]) -> str:
     if not held:
         return text.NOTHING
     return "yes" if all(held) else "partly" if any(held) else "no"
+
+
+def _state(service: Mapping[str, Any]) -> str:
+    reason = "shed" if service.get("shed") and service["state"] == "off" else service["reason"]
+    return str(service["state"]) + (f" ({reason})" if reason and len(reason) <= 24 else "")
+
+
+def held(status: Mapping[str, Any], now: float, name: str = "") -> list[str]:
+    """A sentence for each thing that is withheld, of one service or of all."""
+    lines = []
+    for grip in status.get("governor", {}).get("held", ()):
+        if name in ("", grip["service"]):
+            what = grip["level"] if grip["resource"] == "memory" else f"{grip['level']} in {grip['resource']}"
+            back = f"in {span(grip['until'] - now)}" if grip["until"] > now else "as soon as it fits"
+            sentence = f"{grip['service']} is {what}, since {span(now - grip['since'])}: {grip['why']}; "
+            lines += wrapped(sentence + f"given back {back} if it stays calm")
+    return lines
 
 
 def summary(report: Mapping[str, Mapping[str, str]]) -> str:

@@ -38,6 +38,7 @@ STAYS: dict[str, Any] = {
     "stop_timeout": 1.0,
     "start_timeout": 1.0,
     "oom_score_adj": 100,
+    "freezable": True,
 }
 
 

@@ -153,6 +153,7 @@ def test_every_field_of_a_service_is_told() -> None:
         "ioprio": (1, 1),
         "scheduler": (1, 1),
         "oom_score_adj": 7,
+        "freezable": True,
         "rlimits": ((7, 7, 7),),
         "directories": ("/y",),
         "sandbox": Sandbox(read_only=True),
