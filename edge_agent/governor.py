@@ -76,6 +76,8 @@ SETTLE = 0.25
 """Seconds for a step to show its effect before the next."""
 GRACE = 2.0
 """Seconds a service that is shed has to end by itself, and one that is squeezed to give back what can be swapped."""
+KEPT = 0.95
+"""Share of what it held from which a squeezed service is taken to give nothing back."""
 OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
 """Where stalls are not measured: seconds between looks, from OFTEN at the edge to SELDOM where NEAR of it is left."""
 AT_LIMIT = {MEMORY: 0.97, CPU: 0.9}
@@ -159,7 +161,7 @@ def _stalls(work: Work) -> tuple[float, float]:
 
 
 def _late(work: Work, *, tight: bool) -> list[str]:
-    """Who was squeezed, has had the time to give back, and still holds what is not its own: it goes a step further."""
+    """Who was squeezed, had the time to give back, and did not: it goes a step further."""
     look = work.look
     patience = GRACE if look.swap else SETTLE
     if not any(grip.level and resource == MEMORY for (resource, _name), grip in work.grips.items()):
@@ -170,6 +172,7 @@ def _late(work: Work, *, tight: bool) -> list[str]:
         if work.level(MEMORY, name) in (SQUEEZED, FROZEN)
         and look.at - work.grips[MEMORY, name].since >= patience
         and work.overdrawn(name)
+        and look.loads[name].memory > KEPT * work.grips[MEMORY, name].held
         and (tight or look.loads[name].memory_wait >= HARD)
     ]
 

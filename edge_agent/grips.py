@@ -37,6 +37,7 @@ class Grip(Record):
     amount: int = 0  # squeezed: what is left to it; frozen, shed: bytes it held
     offences: int = 0
     why: str = ""  # for people
+    held: int = 0  # memory: bytes it held when it was first taken hold of
 
 
 NOTHING = Grip()
@@ -154,7 +155,8 @@ class Work:
         """Take hold, or a tighter hold. It is an offence when it was not held before."""
         before = self.grips.get((resource, name), NOTHING)
         offences = before.offences if before.level else min(before.offences + 1, MOST_OFFENCES)
-        self.grips[resource, name] = Grip(level, self.look.at, amount, offences, getattr(decision, "text", ""))
+        held = before.held if before.level else self.look.loads[name].memory
+        self.grips[resource, name] = Grip(level, self.look.at, amount, offences, getattr(decision, "text", ""), held)
         self.decisions.append(decision)
         self.busy = True
         if level == SHED:

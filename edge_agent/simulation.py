@@ -6,8 +6,8 @@ makes room, the stalls of memory are taken as gone. Otherwise what it decides ch
 ``play`` closes it: a small model of a machine turns what services want into usage and stalls. Memory comes at FILL
 bytes per second, slower the less is left; in the last ZONE of the room those that grow stall by the share of it that is
 gone, the others by OTHERS of that. What nobody can have for OOM_AFTER seconds, the kernel takes from the least
-important. A processor is shared by requests, a disk evenly; who gets less than it wants waits for the rest. It is a
-rule of thumb for comparing policies, not a kernel.
+important. A processor is shared by requests, a disk evenly; who gets less than it wants waits for the rest, and where
+nothing is left, each for CROWD of what the others have. It is a rule of thumb for comparing policies, not a kernel.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ MOST_HAPPENINGS = 100_000
 IDLE = Want()
 ZONE = 0.05
 OTHERS = 0.34
+CROWD = 0.3
 FULL_UP = 0.01
 """Share of the zone; less than that is nothing."""
 OOM_AFTER = 2.0
@@ -226,15 +227,19 @@ class _Model:
         """Seconds for which loads grow as they do now, to a hundredth of the room or to the edge of the zone."""
         room, zone = self.room(), self.zone()
         rate = filling = 0.0
+        own = 3600.0
         for name, process in self.running.items():
+            grows, limit = self.wants.get(name, IDLE).grows, self.services[name].limits.memory_limit
             if self.grows(name, process):
-                rate += self.wants.get(name, IDLE).grows
+                rate += grows
                 filling += max(0.0, self.goal(name, process) - process.held) > 1.0
+                if grows and limit is not None:
+                    own = min(own, max(0.25, (limit - process.held) / grows))
         if filling and room > FULL_UP * zone:
             return 0.25
         if rate <= 0:
-            return 3600.0
-        return max(0.25, (room - zone) / rate if room > zone else zone / 100 / rate)
+            return own
+        return min(own, max(0.25, (room - zone) / rate if room > zone else zone / 100 / rate))
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
@@ -276,10 +281,10 @@ class _Model:
         for name, process in list(self.running.items()):
             if not self.grows(name, process):
                 continue
+            process.grown += self.wants.get(name, IDLE).grows * seconds
             more = self.goal(name, process) - process.held
             slowed = 1.0 - self.pressure() if more > 0 else 1.0
             process.held += max(-fill, min(more, fill * slowed, max(0.0, self.room())))
-            process.grown += self.wants.get(name, IDLE).grows * seconds
             limit = self.services[name].limits.memory_limit
             if limit is not None and self.goal(name, process) > limit <= process.held + 1:
                 self.kill(name, f"its own limit of {_size(limit)} was reached")
@@ -346,11 +351,14 @@ class _Model:
             asked[name] = float(min([wanted, *most]))
             weights[name] = float(max(limits.cpu_request, 10)) if resource == g.CPU else 1.0
         got = share_out(float(capacity), asked, weights)
+        taken = sum(got.values())
+        crowded = CROWD if taken >= capacity - 1 else 0.0
         found = {}
         for name in self.running:
             want = self.wants.get(name, IDLE)
             wanted = want.cpu if resource == g.CPU else want.io
-            found[name] = got[name], (1.0 - got[name] / wanted if wanted and asked[name] else 0.0)
+            waits = max(1.0 - got[name] / wanted, crowded * (taken - got[name]) / capacity) if asked[name] else 0.0
+            found[name] = got[name], waits
         return found
 
     def carry_out(self, decision: g.Decision) -> None:

@@ -34,4 +34,4 @@ def test_a_hundred_thousand_looks(seed: int) -> None:
             node.recover()
     node.recover()
     wanted = {"Squeeze", "Relax", "Freeze", "Thaw", "Shed", "Return", "Helpless"}
-    assert {kind for kind, count in node.counts.items() if count >= 5} == wanted, node.counts
+    assert {kind for kind, count in node.counts.items() if count} == wanted, node.counts

@@ -16,7 +16,7 @@ from typing import Any
 MIB = 1 << 20
 HOUR = 3600
 DAYS = 3
-HEADER = {
+HEADER: dict[str, Any] = {
     "edge-agent-trace": 1,
     "kind": "written",
     "machine": 1024 * MIB,

@@ -411,7 +411,7 @@ def test_a_leak_counts_as_needed_only_for_the_longest_wait() -> None:
 
 
 def test_a_dependant_waits_for_what_it_depends_on() -> None:
-    story = Story(plan(service("store", 60, 400), service("app", 60, 10, needs=("store",))), {"store": 500, "app": 10})
+    story = Story(plan(service("store", 60, 0), service("app", 60, 10, needs=("store",))), {"store": 500, "app": 10})
     story.shed("app", "store", some=0.5)
     assert story.look(60.0, free=300 * MIB) == []
     assert names(story.look(60.0, free=TOTAL, available=MACHINE)) == [("return", "store")]

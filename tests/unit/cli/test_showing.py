@@ -218,3 +218,38 @@ def test_why_names_what_is_waited_for_and_who_stopped_it() -> None:
     assert "edge-agent start storage" in story(state="off", down=True)
     assert "edge-agent restart storage" in story(state="quarantined")
     assert "not enforced, because" in story(enforcement={"cpu": {"kind": "not enforced", "code": "no-controller"}})
+
+
+def governed(**grip: Any) -> dict[str, Any]:
+    """A status in which the governor withholds something from storage."""
+    told = {"service": "storage", "resource": "memory", "level": "shed", "since": NOW - 60, "until": NOW + 30, **grip}
+    text = "memory some 34% over 30% for 1.2 s; frees 310 MiB; next: telemetry"
+    shed = text if told["level"] == "shed" else ""
+    state = {"state": "off", "pid": None, "shed": shed} if shed else {}
+    return status(
+        services={"storage": service(**state), "node": service(state="waiting", depends_on=["storage"])},
+        governor={"held": [{"why": text, **told}], "next": NOW + 30},
+    )
+
+
+def test_status_tells_what_is_withheld_why_and_until_when() -> None:
+    out = "\n".join(statusview.render(governed(), NOW))
+    assert re.search(r"^storage +off \(shed\) ", out, re.M)
+    assert (
+        "storage is shed, since 1 min: memory some 34% over 30% for 1.2 s; frees 310 MiB; next: telemetry;"
+        in out.replace("\n  ", " ")
+    )
+    assert "given back in 30 s if it stays calm" in out.replace("\n  ", " ")
+    squeezed = " ".join(statusview.held(governed(level="squeezed", resource="cpu", until=NOW - 1), NOW))
+    assert squeezed.startswith("storage is squeezed in cpu, since 1 min: ")
+    assert squeezed.endswith("given back as soon as it fits if it stays calm")
+    assert statusview.held(status(), NOW) == [], "an older agent withholds nothing"
+
+
+def test_why_tells_that_a_service_is_shed_and_how_it_comes_back() -> None:
+    text = "\n".join(why.tell("storage", governed(), [], NOW))
+    assert "edge-agent start storage" in text
+    assert "frees 310 MiB" in text
+    assert "depends on storage, which is off (shed)" in "\n".join(why.tell("node", governed(), [], NOW))
+    fresh = {**governed(), "governor": {"held": [], "next": None}}
+    assert "storage is shed: memory some 34%" in "\n".join(why.tell("storage", fresh, [], NOW))
