@@ -10,8 +10,9 @@ import os
 
 from .. import governor as g
 from ..host.loop import ERROR, HANGUP, READ, URGENT
-from ..host.senses import FULL, LEFT_OVER, SOME, Machine, Raw
+from ..host.senses import FULL, SOME
 from ..lifecycle import LIVE
+from ..looks import SHORTEST, STALE, Look, Raw, Reading, between
 from ..model import ESSENTIAL, Return, Shed, Unhealthy, Watch
 
 TYPE_CHECKING = False
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..governor import Decision, Look
+    from ..governor import Decision
     from ..host.loop import Timer
     from ..host.senses import Senses
     from ..model import Service
@@ -29,12 +30,6 @@ WINDOW = 500_000
 """Microseconds, the shortest of a trigger; it fires at governor.SOFT of it."""
 STUCK_WINDOW, STUCK = 10_000_000, 8_000_000
 """Microseconds: a service that waits for memory as a whole for so much of so long makes no progress."""
-STALE = 2.0
-"""Seconds; counters from before that say nothing about now."""
-SHORTEST = 0.05
-"""Seconds; between two looks closer than that shares would be noise."""
-OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
-"""Without PSI: seconds between looks, from OFTEN at the edge to SELDOM where more than the share NEAR is free."""
 
 
 class Governing:
@@ -42,12 +37,10 @@ class Governing:
 
     def __init__(self, agent: Agent, senses: Senses) -> None:
         self.governor = g.Governor()
-        self.last: Look | None = None
+        self.last = Look(agent.loop.now(), psi=senses.psi)
         self._agent = agent
         self._senses = senses
-        self._machine = Machine()
-        self._raw: dict[str | None, Raw] = {}
-        self._at = -STALE
+        self._reading = Reading(-STALE)
         self._triggers: dict[int, str | None] = {}  # descriptor -> service, None for those of the node
         self._timer: Timer | None = None
         self._perform: dict[type, Callable[[Any], None]] = {
@@ -65,7 +58,7 @@ class Governing:
         now = self._agent.loop.now()
         for name, unit in self._agent.node.units.items():
             if unit.shed:
-                grip = g.Grip(g.SHED, now, unit.service.limits.memory_request, 1, now, unit.shed)
+                grip = g.Grip(g.SHED, now, unit.service.limits.memory_request, 1, unit.shed)
                 self.governor = self.governor._replace(grips={**self.governor.grips, (g.MEMORY, name): grip})
         share = round(g.SOFT * WINDOW)
         self._listen(self._senses.arm(None, g.MEMORY, SOME, share, WINDOW), None, self._pressed)
@@ -107,6 +100,11 @@ class Governing:
         if grip is not None and grip.level in (g.FROZEN, g.SHED):
             self._senses.freeze(name, frozen=False)
 
+    @property
+    def next(self) -> float | None:
+        """When the next look is due, though no trigger fires."""
+        return None if self._timer is None else self._timer.due
+
     def close(self) -> None:
         """No more looks."""
         for fd in list(self._triggers):
@@ -124,7 +122,7 @@ class Governing:
         """See, decide, act, and settle when to look again."""
         agent = self._agent
         now = agent.loop.now()
-        if not pressed or now - self._at >= SHORTEST:
+        if not pressed or now - self._reading.at >= SHORTEST:
             self.last = look = self._see(now, pressed=pressed)
             services = {service.name: service for service in agent.node.plan.services}
             for name, unit in agent.node.units.items():
@@ -135,73 +133,31 @@ class Governing:
                 self._carry_out(decision)
         self._schedule()
 
-    def _see(self, now: float, *, pressed: bool) -> Look:
+    def read(self, now: float) -> Reading:
+        """All counters. Nothing changes by it."""
         agent, senses = self._agent, self._senses
-        elapsed = now - self._at
-        fresh = SHORTEST <= elapsed < STALE
-        before_machine, machine = self._machine, senses.machine()
-        names = [name for name, unit in agent.node.units.items() if unit.state in LIVE and unit.pid]
-        before, raw = self._raw, {}
-        for name in (None, *names):
-            found = senses.raw(name)
-            if found is not None:
-                raw[name] = found
-        self._machine, self._raw, self._at = machine, raw, now
+        services = {}
+        for name, unit in agent.node.units.items():
+            if unit.state in LIVE and unit.pid:
+                sample = agent.watching.usage(name)
+                services[name] = senses.raw(name) or Raw(memory=0 if sample is None else sample.memory)
+        return Reading(now, senses.machine(), senses.raw(None), services, agent.node.memory, senses.psi)
 
-        def share(after: int, earlier: int) -> float:
-            return min(1.0, max(0.0, (after - earlier) / 1e6 / elapsed)) if fresh else 0.0
-
-        total, total_before = raw.get(None, Raw()), before.get(None, raw.get(None, Raw()))
-        some = max(
-            share(machine.memory_some, before_machine.memory_some),
-            share(total.memory_some, total_before.memory_some),
-        )
-        full = max(
-            share(machine.memory_full, before_machine.memory_full),
-            share(total.memory_full, total_before.memory_full),
-        )
-        loads = {}
-        for name in names:
-            sample = agent.watching.usage(name)
-            after = raw.get(name, Raw(memory=0 if sample is None else sample.memory))
-            earlier = before.get(name, after)
-            loads[name] = g.Load(
-                memory=after.memory,
-                cpu=round(1000 * share(after.cpu, earlier.cpu)) if fresh else 0,
-                io=round((after.io - earlier.io) / elapsed) if fresh else 0,
-                cpu_wait=share(after.cpu_some, earlier.cpu_some),
-                io_wait=share(after.io_some, earlier.io_some),
-            )
-        used = total.memory - total.cache if None in raw else sum(load.memory for load in loads.values())
-        return g.Look(
-            at=now,
-            some=max(some, g.SOFT) if pressed and not fresh else some,
-            full=full,
-            free=max(0, agent.node.memory - used),
-            available=machine.available,
-            machine=machine.memory,
-            swap=machine.swap_free > LEFT_OVER,
-            loads=loads,
-        )
+    def _see(self, now: float, *, pressed: bool) -> Look:
+        before, self._reading = self._reading, self.read(now)
+        look = between(before, self._reading)
+        if pressed and now - before.at >= STALE:  # the trigger says what the counters cannot
+            look = look._replace(some=max(look.some, g.SOFT))
+        return look
 
     def _schedule(self) -> None:
         agent = self._agent
-        due = None if agent.done else g.next_look(self.governor, agent.loop.now())
-        if due is None and not agent.done and not self._senses.psi:
-            due = agent.loop.now() + self._pause()
+        due = None if agent.done else g.next_look(self.governor, self.last)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if due is not None:
             self._timer = agent.loop.at(due, self.look)
-
-    def _pause(self) -> float:
-        """Without PSI: the less is left, the sooner."""
-        look = self.last
-        if look is None or not look.machine:
-            return SELDOM
-        left = min(look.available / look.machine, look.free / max(1, self._agent.node.memory))
-        return OFTEN + (SELDOM - OFTEN) * min(1.0, left / NEAR) ** 2
 
     # -- doing ---------------------------------------------------------------------------------------------------------
 
@@ -213,7 +169,7 @@ class Governing:
         self._agent.note("squeezed", action.name, action.text)
 
     def _press(self, name: str, resource: str, amount: int) -> None:
-        swap = self.last is not None and self.last.swap
+        swap = self.last.swap
         fd = self._senses.squeeze(name, resource, amount, swap=swap)
         if fd >= 0:
             self._agent.loop.watch(fd, READ, lambda _events: self._reclaimed(fd))

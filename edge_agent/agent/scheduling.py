@@ -26,10 +26,10 @@ NONE, RUNNING, DONE, FAILED = "", "running", "done", "failed"
 class Scheduling:
     """The verb ``scheduled`` {does: begin | end | fire | note | look, entry, text}.
 
-    ``front_end(words, why, done)`` runs the front end and calls ``done`` with its exit code.
+    ``front_end(words, why, done)`` runs the front end and calls ``done`` with why it failed, '' if not.
     """
 
-    def __init__(self, agent: Agent, front_end: Callable[[list[str], str, Callable[[int], None]], None]) -> None:
+    def __init__(self, agent: Agent, front_end: Callable[[list[str], str, Callable[[str], None]], None]) -> None:
         self._agent = agent
         self._front_end = front_end
         self._switch = NONE
@@ -62,8 +62,8 @@ class Scheduling:
             self._front_end(words(plan, entry, does), text, self._ended)
             request.reply({})
 
-    def _ended(self, status: int) -> None:
-        self._switch = FAILED if status else DONE
+    def _ended(self, failure: str) -> None:
+        self._switch = FAILED if failure else DONE
 
 
 def words(plan: Plan, entry: Entry | None, does: str) -> list[str]:

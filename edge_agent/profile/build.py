@@ -61,6 +61,7 @@ class Build:
             enforcement=settings.deployment.enforcement,
             switch_timeout=settings.deployment.switch_timeout,
             schedule=schedule,
+            notes=tuple(self.program.confined.notes()),
             not_acted_on=(*not_acted_on(settings, self.layers), *self._unavailable(), *notes),
         )
         if self.problems:

@@ -104,7 +104,7 @@ def decide(state: State, times: Mapping[str, Times], owner: str, look: Look, sho
     """What to do now, and when to look again. ``owner``: the profile whose schedule it is; ``show`` tells a time."""
     jump = 0.0 if state.offset is None else look.wall - look.steady - state.offset
     if abs(jump) > STEP:
-        if state.set_at is not None and look.steady - state.set_at < AGAIN:
+        if state.set_at is not None and look.steady < state.set_at + AGAIN:
             return Decision(state, steady=state.set_at + AGAIN)
         state = state._replace(set_at=look.steady)
     work = _Work(state, look, show)
@@ -130,7 +130,7 @@ def decide(state: State, times: Mapping[str, Times], owner: str, look: Look, sho
 def _believed(work: _Work) -> bool:
     """Whether the clock may be right. A clock that is set while it is watched is meant."""
     state, look = work.state, work.look
-    waited = state.doubt is not None and look.steady - state.doubt >= PATIENCE
+    waited = state.doubt is not None and look.steady >= state.doubt + PATIENCE
     behind = look.wall < state.newest - BACK and not work.running
     if look.wall < RELEASED or (behind and not waited):
         if state.doubt is None:

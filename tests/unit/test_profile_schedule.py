@@ -12,7 +12,7 @@ from edge_agent.cli import scheduleview
 from edge_agent.cli.compiling import under
 from edge_agent.cli.planview import render
 from edge_agent.codec import pack_plan, unpack_plan
-from edge_agent.enforcement import predict, predict_total
+from edge_agent.enforcement import predict, predict_sandboxes, predict_total
 from edge_agent.model import Entry, Plan
 from edge_agent.services.options import read
 
@@ -80,7 +80,10 @@ def test_there_is_a_timekeeper_only_with_a_schedule_and_its_limits_can_be_others
 def test_a_plan_shows_its_schedule(golden: Callable[[str, str], None]) -> None:
     made = plan()._replace(source="/etc/edge-agent/profiles/p.yaml")
     schedule = scheduleview.render(made.schedule, NOW, lambda _name: UTC)
-    golden("planview-schedule.txt", render(made, predict(SERVER, made), predict_total(SERVER, made), schedule))
+    golden(
+        "planview-schedule.txt",
+        render(made, predict(SERVER, made), predict_total(SERVER, made), predict_sandboxes(SERVER, made), schedule),
+    )
 
 
 def test_the_entries_survive_the_way_through_the_status() -> None:

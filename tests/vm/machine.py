@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from .channel import EXIT, HELLO, RUN, STDERR, STDIN, STDOUT, Decoder, frame, fr
 from .channel import PORT_NAME as PORT
 from .errors import LabError, LabTimeoutError
 from .image import Image
+from .target import Target
 
 CHUNK = 1 << 16
 SEND_TIMEOUT = 30.0  # seconds
@@ -26,6 +28,7 @@ SEND_TIMEOUT = 30.0  # seconds
 class Hardware(NamedTuple):
     """What the guest's machine is like."""
 
+    target: Target = Target()
     memory_mib: int = 1024
     cpus: int = 2
     append: str = "psi=1"  # kernel command line, added to ours
@@ -46,13 +49,14 @@ def qemu_command(
 ) -> list[str]:
     """QEMU's argument list. ``root``: -drive options that say what the root disk is; ``others``: raw, never changed."""
     mode = "kernel" if hardware.kernel_only else "systemd"
-    command_line = f"root=/dev/vda rw console=ttyS0 quiet panic=-1 lab.init={mode} {hardware.append}"
+    board = hardware.target.board
+    command_line = f"root=/dev/vda rw console={board.console} quiet panic=-1 lab.init={mode} {hardware.append}"
     return [
         # The guest dies with us even when we are killed.
         *("setpriv", "--pdeathsig", "KILL", "--"),
-        "qemu-system-x86_64",
+        board.program,
         *("-name", "edge-agent-lab"),
-        *("-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max"),
+        *board.options,
         *("-m", str(hardware.memory_mib), "-smp", str(hardware.cpus)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", command_line),
@@ -68,11 +72,14 @@ def qemu_command(
 class Machine:
     """A running guest. Everything that waits has a limit; at the limit this QEMU process is killed, and no other."""
 
-    def __init__(self, command: list[str], directory: Path, boot_timeout: float) -> None:
+    def __init__(
+        self, command: list[str], directory: Path, boot_timeout: float, cut_after: float | None = None
+    ) -> None:
         self.directory = directory
         self._decoder = Decoder()
         self._waiting: deque[tuple[bytes, bytes]] = deque()
         self._channel: socket.socket | None = None
+        self._cut: threading.Timer | None = None
         path = directory / "channel"
         path.unlink(missing_ok=True)
         deadline = time.monotonic() + boot_timeout
@@ -80,6 +87,8 @@ class Machine:
             listener.bind(str(path))
             listener.listen(1)
             self.process = self._launch(command)
+            if cut_after is not None:
+                self.cut_after(cut_after)
             try:
                 self._accept(listener, deadline)
                 self.hello = self._greeting(deadline)
@@ -213,6 +222,12 @@ class Machine:
             raise LabTimeoutError(f"cannot wait longer for power-off\n{self.console(20)}") from None
         self._close()
 
+    def cut_after(self, seconds: float) -> None:
+        """Cut its power then, whatever goes on: whoever talks to the guest gets a LabError."""
+        self._cut = threading.Timer(seconds, self.process.send_signal, (signal.SIGKILL,))
+        self._cut.daemon = True
+        self._cut.start()
+
     def kill(self) -> None:
         """Cut its power: SIGKILL to this QEMU process."""
         with contextlib.suppress(ProcessLookupError):
@@ -221,6 +236,8 @@ class Machine:
         self._close()
 
     def _close(self) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
         if self._channel is not None:
             self._channel.close()
             self._channel = None
