@@ -52,8 +52,8 @@ _CODES = {
     ),
     "memory-disabled": _Sentences(
         "the kernel command line has cgroup_disable=memory",
-        "append cgroup_enable=memory to the one line of /boot/firmware/cmdline.txt and reboot "
-        "(other than on a Raspberry Pi: take cgroup_disable=memory out)",
+        "append cgroup_enable=memory to the one line of /boot/firmware/cmdline.txt (`edge-agent check --fix` does it) "
+        "and reboot (other than on a Raspberry Pi: take cgroup_disable=memory out)",
     ),
     "no-controller": _Sentences(
         "the {controller} controller is not in cgroup.controllers of the agent's cgroup",

@@ -1,28 +1,39 @@
-"""``check``: what this machine can enforce, resource by resource, and how to get the rest."""
+"""``check``: what this machine can enforce, resource by resource, and how to get the rest; ``--fix`` does it."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from .. import text
 from ..demand import Facts
 from ..enforcement import ENFORCED, UNSET, explain, mode, predict, reason
 from ..model import RESOURCES, Limits, Plan, Service
-from . import compiling, exits, scope
-from .context import Context, say, show_json
+from . import bootfix, compiling, exits, scope
+from .context import CommandError, Context, complain, say, show_json
 from .statusview import not_enforced
 
 PROBE = "check"
+LINE = "the kernel command line (`edge-agent check --fix`)"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--enforcement", choices=("auto", "cgroup2", "sampling", "none"), default="auto")
+    parser.add_argument(
+        "--fix", action="store_true", help="change the kernel's command line as needed: shows it, asks, keeps a copy"
+    )
+    parser.add_argument("--yes", action="store_true", help="with --fix: do not ask")
+    parser.add_argument(
+        "--cmdline", metavar="FILE", help=f"with --fix: this file, instead of {' or '.join(bootfix.PLACES)}"
+    )
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
-    """Look and tell. 0 when everything can be enforced, else 1."""
+    """Look and tell. 0 when everything can be enforced, else 1; with --fix 0 when that is a reboot away."""
+    if (options.yes or options.cmdline) and not options.fix:
+        raise CommandError(exits.USAGE, "cannot check: --yes and --cmdline belong to --fix; fix: give --fix too")
     agent = None
     client = context.connect_if_running()
     if client is not None:
@@ -36,12 +47,27 @@ def run(context: Context, options: argparse.Namespace) -> int:
         for resource, (kind, code) in verdicts.items():
             because, fix = explain(resource, kind, code)
             resources[resource] = {"kind": kind, "code": code, "because": because, "fix": fix}
-        show_json({"facts": facts._asdict(), "agent": agent, "resources": resources, "complete": complete})
+        found = {"facts": facts._asdict(), "agent": agent, "resources": resources, "complete": complete}
+        if options.fix:
+            outcome = _fix(facts, options)
+            show_json({**found, "fix": outcome.as_json()})
+            complain(outcome.lines)
+            return outcome.code
+        show_json(found)
     else:
         say(*describe(facts, agent), "", *_verdict_lines(verdicts))
         if agent is None and scope.wanted(facts, options.enforcement):
             say("", "started by a person, the agent first asks systemd for a delegated cgroup by itself")
+    if options.fix:
+        say("")
+        outcome = _fix(facts, options)
+        say(*outcome.lines)
+        return outcome.code
     return exits.OK if complete else exits.FAILED
+
+
+def _fix(facts: Facts, options: argparse.Namespace) -> bootfix.Outcome:
+    return bootfix.repair(facts, options.cmdline, partial(bootfix.ask, yes=options.yes, quiet=options.json))
 
 
 def judge(facts: Facts, enforcement: str) -> dict[str, tuple[str, str]]:
@@ -83,7 +109,7 @@ def describe(facts: Facts, agent: int | None) -> list[str]:
         ("controllers", " ".join(facts.controllers) or text.NOTHING),
         ("delegated", "yes" if facts.delegated else "no"),
         ("systemd", "yes" if facts.systemd else "no"),
-        ("pressure (PSI)", "yes" if facts.psi else "no; fix: psi=1 on the kernel command line"),
+        ("pressure (PSI)", "yes" if facts.psi else f"no; fix: psi=1 on {LINE}"),
         ("disk", facts.io_device or text.NOTHING),
         ("root", "yes" if facts.root else "no"),
         ("mode", chosen),

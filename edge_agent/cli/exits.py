@@ -15,8 +15,8 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 MEANING = {
-    OK: "done; for check: everything asked for is enforced",
-    FAILED: "failed, rolled back, or not ready; for check: something is not enforced",
+    OK: "done; for check: all is enforced; with --fix: the kernel's command line is right, or will be",
+    FAILED: "failed, rolled back, or not ready; for check: something is not enforced; with --fix: nothing was changed",
     USAGE: "the command line is wrong",
     NO_AGENT: "no agent is running",
     CONFIGURATION: "the profile, a variable or a flag is wrong; nothing was changed",

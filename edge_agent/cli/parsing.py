@@ -39,6 +39,7 @@ WITH_VALUE = {
     "--plan",
     "--enforcement",
     "--control-group",
+    "--cmdline",
     "--run-dir",
     "--data-dir",
     "--log-dir",

@@ -216,8 +216,8 @@ def test_enforced_needs_no_words() -> None:
 def test_the_pi_is_told_what_to_write_and_where() -> None:
     assert sentence("memory", SAMPLED, "memory-disabled") == (
         "sampled, because the kernel command line has cgroup_disable=memory; the agent measures it and restarts a "
-        "service that is over; fix: append cgroup_enable=memory to the one line of /boot/firmware/cmdline.txt and "
-        "reboot (other than on a Raspberry Pi: take cgroup_disable=memory out)"
+        "service that is over; fix: append cgroup_enable=memory to the one line of /boot/firmware/cmdline.txt "
+        "(`edge-agent check --fix` does it) and reboot (other than on a Raspberry Pi: take cgroup_disable=memory out)"
     )
 
 

@@ -14,6 +14,7 @@ from . import tools
 from .errors import LabError
 from .lab import Guest, Lab
 from .reports import publish
+from .target import Target
 
 GUEST_REPORTS = pytest.StashKey[list[pytest.TestReport | pytest.CollectReport]]()
 """On a host test: the guest's reports, published once the host test itself is done."""
@@ -23,7 +24,7 @@ GUEST_REPORTS = pytest.StashKey[list[pytest.TestReport | pytest.CollectReport]](
 def lab_tools() -> None:
     """Skips when the lab cannot work here."""
     try:
-        tools.require()
+        tools.require(Target())
     except LabError as error:
         if os.environ.get("EDGE_AGENT_VM") == "required":
             pytest.fail(str(error))

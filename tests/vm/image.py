@@ -6,8 +6,10 @@ What is in the cache directory of a recipe: ``disk.img`` (ext4, raw), ``vmlinuz`
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
@@ -21,9 +23,8 @@ from typing import NamedTuple
 
 from . import mirror, tools
 from .errors import LabError
+from .target import Target
 
-SUITE = "bookworm"
-ARCHITECTURE = "amd64"
 DISK_SIZE = "2G"  # sparse
 HERE = Path(__file__).parent
 PAYLOAD = "/opt/edge-agent"
@@ -55,6 +56,7 @@ MASKED = [
     "proc-sys-fs-binfmt_misc.automount",
     "proc-sys-fs-binfmt_misc.mount",
     "redis-server.service",
+    "serial-getty@ttyAMA0.service",
     "serial-getty@ttyS0.service",
     "sys-fs-fuse-connections.mount",
     "sys-kernel-config.mount",
@@ -84,16 +86,18 @@ StandardOutput=journal+console
 [Install]
 WantedBy=multi-user.target
 """,
-    "usr/local/bin/edge-agent": '#!/bin/sh\nexec /usr/bin/python3 -m edge_agent "$@"\n',
-    "usr/local/lib/python3.11/dist-packages/edge-agent-lab.pth": f"{PAYLOAD}/src\n{PAYLOAD}/site\n",
 }
+PATHS = f"{PAYLOAD}/src\n{PAYLOAD}/site\n"
+"""What Python adds to sys.path, site.rst: directories that are not there are left out."""
+
 LINKS = {
     "etc/systemd/system/multi-user.target.wants/edge-agent-lab.service": "../edge-agent-lab.service",
     "etc/systemd/system/default.target": "/lib/systemd/system/multi-user.target",
+    "usr/local/bin/edge-agent": f"{PAYLOAD}/bin/edge-agent",  # dangles, as far as PATH goes, without the project
     **{f"etc/systemd/system/{unit}": "/dev/null" for unit in MASKED},
 }
 
-INITRAMFS_MODULES = ["virtio_pci", "virtio_blk", "virtio_console"]  # ext4 is built into Debian's cloud kernel
+INITRAMFS_MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "ext4"]  # those the kernel has not built in
 INITRAMFS_PROGRAMS = ["cat", "hostname", "ifconfig", "insmod", "mkdir", "mount", "poweroff", "sh", "sleep"]
 INITRAMFS_PROGRAMS += ["switch_root", "umount"]
 INIT = f"""\
@@ -105,7 +109,9 @@ mount -t proc proc /proc
 for module in /lib/*.ko; do insmod "$module" || fail "load $module"; done
 mount -t ext4 /dev/vda /sysroot || fail "mount the root disk"
 mount -t ext4 /dev/vdb /sysroot{PAYLOAD} || fail "mount the project's disk"
-mount -t ext4 /dev/vdc /sysroot{PAYLOAD}/site || fail "mount the packages' disk"
+if [ -e /dev/vdc ]; then
+    mount -t ext4 /dev/vdc /sysroot{PAYLOAD}/site || fail "mount the packages' disk"
+fi
 mode=systemd
 for word in $(cat /proc/cmdline); do
     case $word in lab.init=*) mode=${{word#lab.init=}} ;; esac
@@ -139,21 +145,26 @@ class Image(NamedTuple):
     initramfs: Path
 
 
-def packages() -> list[str]:
-    """The packages of packages.txt."""
+def packages(architecture: str) -> list[str]:
+    """The packages of packages.txt, in which ARCH stands for the architecture."""
     lines = (HERE / "packages.txt").read_text().splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [line.strip().replace("ARCH", architecture) for line in lines if line.strip() and not line.startswith("#")]
 
 
-def recipe() -> str:
+def files(target: Target) -> dict[str, str]:
+    """The files we add, path -> text."""
+    major, minor = target.python
+    return FILES | {f"usr/local/lib/python{major}.{minor}/dist-packages/edge-agent-lab.pth": PATHS}
+
+
+def recipe(target: Target) -> str:
     """Everything that shapes the image, as text; its hash names the image."""
     parts = [
-        SUITE,
-        ARCHITECTURE,
+        target,
         DISK_SIZE,
-        packages(),
+        packages(target.architecture),
         DPKG_OPTIONS,
-        FILES,
+        files(target),
         LINKS,
         INITRAMFS_MODULES,
         INITRAMFS_PROGRAMS,
@@ -174,13 +185,13 @@ def cached(directory: Path) -> Image:
     return Image(directory / "disk.img", directory / "vmlinuz", directory / "initramfs.cpio")
 
 
-def image() -> Image:
-    """The image of the present recipe, built first when the cache has none. LabError when that cannot be done.
+def image(target: Target) -> Image:
+    """The image of the present recipe for ``target``, built first when the cache has none. LabError if it cannot.
 
     A build becomes visible by one rename, so a broken one is never used; a second builder waits for the first.
     """
     cache = cache_directory()
-    final = cache / hashlib.sha256(recipe().encode()).hexdigest()[:16]
+    final = cache / hashlib.sha256(recipe(target).encode()).hexdigest()[:16]
     if not final.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with lock(cache / "lock"):
@@ -188,7 +199,7 @@ def image() -> Image:
                 for leftover in cache.glob(".build-*"):  # of a builder that was killed: we hold the lock
                     shutil.rmtree(leftover)
                 remove_unused(cache, time.time())
-                build(cache, final)
+                build(target, cache, final)
     touch(final)
     return cached(final)
 
@@ -216,7 +227,7 @@ def remove_unused(cache: Path, now: float) -> None:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-def build(cache: Path, final: Path) -> None:
+def build(target: Target, cache: Path, final: Path) -> None:
     """Build into a directory beside ``final``, then rename it."""
     if os.geteuid() != 0:
         raise LabError(
@@ -227,34 +238,34 @@ def build(cache: Path, final: Path) -> None:
     try:
         root, result = work / "root", work / "result"
         result.mkdir(mode=0o755)
-        install_packages(root, work, cache / "build.log")
-        customise(root)
+        install_packages(target, root, work, cache / "build.log")
+        customise(target, root)
         (kernel,) = (root / "boot").glob("vmlinuz-*")
-        shutil.copy(kernel, result / "vmlinuz")
+        (result / "vmlinuz").write_bytes(bootable(kernel.read_bytes()))
         make_initramfs(root, kernel.name.removeprefix("vmlinuz-"), work / "initramfs", result / "initramfs.cpio")
         make_ext4(root, result / "disk.img", DISK_SIZE)
-        (result / "recipe.json").write_text(recipe())
+        (result / "recipe.json").write_text(recipe(target))
         result.rename(final)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def install_packages(root: Path, work: Path, log: Path) -> None:
+def install_packages(target: Target, root: Path, work: Path, log: Path) -> None:
     """mmdebstrap(1) into ``root``; what it said is in ``log``."""
     keyring = mirror.KEYRING if Path(mirror.KEYRING).exists() else ""
     sources = work / "guest.list"
-    sources.write_text(mirror.guest_sources(mirror.configured_sources(), SUITE, keyring))
+    sources.write_text(mirror.guest_sources(mirror.configured_sources(), target.suite, keyring))
     command = [
         "mmdebstrap",
         "--mode=root",
         "--format=directory",
         "--variant=minbase",
-        f"--architectures={ARCHITECTURE}",
-        f"--include={','.join(packages())}",
+        f"--architectures={target.architecture}",
+        f"--include={','.join(packages(target.architecture))}",
         '--aptopt=Acquire::Retries "3"',
         *(f"--aptopt={option}" for option in clock_options()),
         *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
-        SUITE,
+        target.suite,
         str(root),
         str(sources),
     ]
@@ -289,19 +300,30 @@ def proxies() -> dict[str, str]:
     }
 
 
-def customise(root: Path) -> None:
+def customise(target: Target, root: Path) -> None:
     """Put our few files and links into the fresh root."""
-    for name, text in FILES.items():
+    for name, text in files(target).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755 if text.startswith("#!") else 0o644)
-    for name, target in LINKS.items():
+    for name, leads_to in LINKS.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        path.symlink_to(target)
+        path.symlink_to(leads_to)
     (root / PAYLOAD.lstrip("/")).mkdir(parents=True)
+
+
+def bootable(kernel: bytes) -> bytes:
+    """The kernel as QEMU takes it: unpacked, when it unpacks itself as an EFI program (zboot-header.S)."""
+    if kernel[:2] != b"MZ" or kernel[4:8] != b"zimg":
+        return kernel
+    offset, size = (int.from_bytes(kernel[at : at + 4], "little") for at in (8, 12))
+    method = kernel[24:56].split(b"\0")[0].decode()
+    if method != "gzip":
+        raise LabError(f"cannot unpack the kernel: it is compressed by {method}, which the lab does not know")
+    return gzip.decompress(kernel[offset : offset + size])
 
 
 def make_initramfs(root: Path, release: str, tree: Path, target: Path) -> None:
@@ -312,13 +334,15 @@ def make_initramfs(root: Path, release: str, tree: Path, target: Path) -> None:
     for name in INITRAMFS_PROGRAMS:
         (tree / "bin" / name).symlink_to("busybox")
     wanted: dict[str, None] = {}
-    for module in INITRAMFS_MODULES:
-        show = ["chroot", str(root), "modprobe", "--set-version", release, "--show-depends", module]
+    for name in INITRAMFS_MODULES:
+        show = ["chroot", str(root), "modprobe", "--set-version", release, "--show-depends", name]
         for line in subprocess.run(show, check=True, capture_output=True, text=True).stdout.splitlines():
             if line.startswith("insmod "):
                 wanted[line.split()[1]] = None
     for order, path in enumerate(wanted):
-        shutil.copy(root / path.lstrip("/"), tree / f"lib/{order:02}-{Path(path).name}")
+        module = root / path.lstrip("/")
+        content = lzma.decompress(module.read_bytes()) if module.suffix == ".xz" else module.read_bytes()
+        (tree / f"lib/{order:02}-{Path(path).name.removesuffix('.xz')}").write_bytes(content)
     (tree / "init").write_text(INIT)
     (tree / "init").chmod(0o755)
     names = "\n".join(sorted(str(path.relative_to(tree)) for path in tree.rglob("*")))

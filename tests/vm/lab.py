@@ -25,6 +25,7 @@ from .errors import LabError
 from .image import PAYLOAD, Image, cache_directory, image
 from .machine import Finished, Hardware, Machine, qemu_command
 from .payload import PROJECT, packages_disk, project_disk
+from .target import Target, parse
 
 RESULTS = "/var/tmp/lab-results"
 """In the guest: a command run by Lab.run leaves here, also as $LAB_RESULTS, what is to be brought back."""
@@ -47,7 +48,9 @@ class Guest:
     what the guest's kernel, and QEMU's qcow2 tables, had not flushed; it does not reorder or tear writes below that.
     """
 
-    def __init__(self, project: Path, base: Image, hardware: Hardware, persistent: bool, boot_timeout: float) -> None:
+    def __init__(
+        self, project: Path | None, base: Image, hardware: Hardware, persistent: bool, boot_timeout: float
+    ) -> None:
         self._base = base
         self._hardware = hardware
         self._boot_timeout = boot_timeout
@@ -55,10 +58,10 @@ class Guest:
         self._machine: Machine | None = None
         self.persistent = persistent
         try:
-            self._others = [
-                project_disk(project, self._directory),
-                packages_disk(project, cache_directory(), self._directory),
-            ]
+            self._others = [project_disk(project, self._directory)]
+            if project is not None:
+                self._others.append(packages_disk(project, hardware.target, cache_directory(), self._directory))
+            self._home = f"{PAYLOAD}/src" if project is not None else "/root"
             self._disk = self._root_disk()
             self.start()
         except BaseException:
@@ -93,15 +96,15 @@ class Guest:
         *,
         timeout: float = 120.0,
         env: Mapping[str, str] | None = None,
-        cwd: str = f"{PAYLOAD}/src",
+        cwd: str = "",
         echo: IO[bytes] | None = None,
     ) -> Result:
-        """Run ``command`` as root (text: by /bin/sh) in the project's tree and wait for it.
+        """Run ``command`` as root (text: by /bin/sh) and wait for it, in the project's tree if there is one, or /root.
 
         A process it leaves in the background keeps running, without its output being read.
         LabTimeoutError after ``timeout`` seconds; the guest is off then.
         """
-        done = self._execute(command, timeout, env, cwd, merge=True, echo=echo)
+        done = self._execute(command, timeout, env, cwd or self._home, merge=True, echo=echo)
         return Result(done.code, done.output.decode(errors="replace"))
 
     def check(self, command: str | Sequence[str], *, timeout: float = 120.0) -> str:
@@ -189,12 +192,16 @@ class Guest:
 
 
 class Lab:
-    """How guests are made: for which project tree, on what hardware."""
+    """How guests are made: for which project tree, on what hardware.
+
+    Without a project the guest has Debian's packages and our runner alone, for what brings its own programs.
+    """
 
     def __init__(
         self,
-        project: Path = PROJECT,
+        project: Path | None = PROJECT,
         *,
+        target: Target = Target(),  # noqa: B008 -- it cannot change
         memory_mib: int = 1024,
         cpus: int = 2,
         append: str = "psi=1",
@@ -204,14 +211,15 @@ class Lab:
         boot_timeout: float = BOOT_TIMEOUT,
     ) -> None:
         self.project = project
-        self.hardware = Hardware(memory_mib, cpus, append, kernel_only, tuple(qemu_options))
+        self.hardware = Hardware(target, memory_mib, cpus, append, kernel_only, tuple(qemu_options))
         self.persistent = persistent
         self.boot_timeout = boot_timeout
 
     def boot(self) -> Guest:
         """A guest that is up; the image is built first when it must be. LabError when it does not come up."""
-        tools.require()
-        return Guest(self.project, image(), self.hardware, self.persistent, self.boot_timeout)
+        target = self.hardware.target
+        tools.require(target)
+        return Guest(self.project, image(target), self.hardware, self.persistent, self.boot_timeout)
 
     def run(
         self,
@@ -241,6 +249,10 @@ def exit_code(code: int) -> int:
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that ``run`` has here and in tests.vm.kernel."""
+    parser.add_argument(
+        "--target", type=parse, default=Target(), metavar="SUITE-ARCHITECTURE", help="the machine (bookworm-amd64)"
+    )
+    parser.add_argument("--without-project", action="store_true", help="Debian's packages and our runner alone")
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="memory of the guest (1024)")
     parser.add_argument("--cpus", type=int, default=2, help="processors of the guest (2)")
     parser.add_argument("--append", default="psi=1", metavar="WORDS", help="kernel command line (psi=1)")
@@ -251,7 +263,14 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace, *, kernel_only: bool) -> int:
     """Run what the command line asks for; the guest's exit code."""
-    lab = Lab(memory_mib=options.memory, cpus=options.cpus, append=options.append, kernel_only=kernel_only)
+    lab = Lab(
+        None if options.without_project else PROJECT,
+        target=options.target,
+        memory_mib=options.memory,
+        cpus=options.cpus,
+        append=options.append,
+        kernel_only=kernel_only,
+    )
     command = options.command[0] if len(options.command) == 1 else options.command
     done = lab.run(command, timeout=options.timeout, results=options.results, echo=sys.stdout.buffer)
     return exit_code(done.code)
@@ -261,15 +280,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 125 when the lab itself failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm.lab", description="The virtual machine lab.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("build", help="build the image if the cache has none, and say where it is")
+    builder = verbs.add_parser("build", help="build the image if the cache has none, and say where it is")
+    builder.add_argument("target", type=parse, nargs="?", default=Target(), metavar="SUITE-ARCHITECTURE")
     run_arguments(verbs.add_parser("run", help="run one command in a fresh guest under systemd"))
     options = parser.parse_args(arguments)
     try:
         if options.verb == "run":
             return run_command(options, kernel_only=False)
-        tools.require()
+        tools.require(options.target)
         begun = time.monotonic()
-        print(f"{image().disk.parent} ({time.monotonic() - begun:.0f} s)")
+        print(f"{image(options.target).disk.parent} ({time.monotonic() - begun:.0f} s)")
     except LabError as error:
         print(error, file=sys.stderr)
         return 125

@@ -18,6 +18,7 @@ from .channel import EXIT, HELLO, RUN, STDERR, STDIN, STDOUT, Decoder, frame, fr
 from .channel import PORT_NAME as PORT
 from .errors import LabError, LabTimeoutError
 from .image import Image
+from .target import Target
 
 CHUNK = 1 << 16
 SEND_TIMEOUT = 30.0  # seconds
@@ -26,6 +27,7 @@ SEND_TIMEOUT = 30.0  # seconds
 class Hardware(NamedTuple):
     """What the guest's machine is like."""
 
+    target: Target = Target()
     memory_mib: int = 1024
     cpus: int = 2
     append: str = "psi=1"  # kernel command line, added to ours
@@ -46,13 +48,14 @@ def qemu_command(
 ) -> list[str]:
     """QEMU's argument list. ``root``: -drive options that say what the root disk is; ``others``: raw, never changed."""
     mode = "kernel" if hardware.kernel_only else "systemd"
-    command_line = f"root=/dev/vda rw console=ttyS0 quiet panic=-1 lab.init={mode} {hardware.append}"
+    board = hardware.target.board
+    command_line = f"root=/dev/vda rw console={board.console} quiet panic=-1 lab.init={mode} {hardware.append}"
     return [
         # The guest dies with us even when we are killed.
         *("setpriv", "--pdeathsig", "KILL", "--"),
-        "qemu-system-x86_64",
+        board.program,
         *("-name", "edge-agent-lab"),
-        *("-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max"),
+        *board.options,
         *("-m", str(hardware.memory_mib), "-smp", str(hardware.cpus)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", command_line),

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from .errors import LabError
 from .image import make_ext4, touch
+from .target import Target
 
 PROJECT = Path(__file__).resolve().parents[2]
-GUEST_PYTHON = (3, 11)
+COMMAND = '#!/bin/sh\nexec /usr/bin/python3 -m edge_agent "$@"\n'
 TEST_PACKAGES = ["pytest", "hypothesis"]
 RUNNER = ["__init__.py", "vm/__init__.py", "vm/channel.py", "vm/runner.py"]
 SLACK = 256 << 20  # bytes left free on a disk
@@ -87,13 +88,16 @@ def project_requirements(project: Path) -> list[str]:
         return [str(text) for text in tomllib.load(file)["project"]["dependencies"]]
 
 
-def check_abi() -> None:
+def check_abi(target: Target) -> None:
     """LabError when compiled packages of the running interpreter would not load in the guest."""
     here = (sys.version_info[:2], platform.machine(), sys.implementation.name)
-    if here != (GUEST_PYTHON, "x86_64", "cpython"):
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}[target.architecture]
+    if here != (target.python, machine, "cpython"):
+        version = ".".join(map(str, target.python))
         raise LabError(
-            f"cannot hand Python packages to the guest: it has CPython 3.11 on x86_64, and they are for "
-            f"{sys.version.split()[0]} on {platform.machine()}; fix: make the environment with Debian bookworm's Python"
+            f"cannot hand Python packages to the guest: it has CPython {version} on {machine}, and they are for "
+            f"{sys.version.split()[0]} on {platform.machine()}; fix: boot it without the project (project=None), "
+            f"or make the environment with the Python of Debian {target.suite}"
         )
 
 
@@ -109,12 +113,12 @@ def copy_packages(distributions: Iterable[metadata.Distribution], target: Path) 
             shutil.copy2(source, destination)
 
 
-def packages_disk(project: Path, cache: Path, work: Path) -> Path:
+def packages_disk(project: Path, target: Target, cache: Path, work: Path) -> Path:
     """An ext4 image of the needed Python packages: made once per set of versions, in ``cache``.
 
     Where the cache is another user's it is made in ``work``, for this guest alone.
     """
-    check_abi()
+    check_abi(target)
     distributions = needed_distributions(project_requirements(project) + TEST_PACKAGES)
     names = "\n".join(f"{name}=={found.version}" for name, found in sorted(distributions.items()))
     final = cache / f"site-{hashlib.sha256(names.encode()).hexdigest()[:16]}.img"
@@ -130,11 +134,16 @@ def packages_disk(project: Path, cache: Path, work: Path) -> Path:
     return final
 
 
-def project_disk(project: Path, work: Path) -> Path:
-    """An ext4 image in ``work`` of the project's tree and our runner, made for every guest."""
+def project_disk(project: Path | None, work: Path) -> Path:
+    """An ext4 image in ``work`` of our runner and the project's tree, if there is to be one; made for every guest."""
     tree = work / "project"
-    (tree / "site").mkdir(parents=True)  # where the packages are mounted
-    copy_tree(project, tree / "src")
+    (tree / "lab").mkdir(parents=True)
+    if project is not None:
+        (tree / "site").mkdir()  # where the packages are mounted
+        copy_tree(project, tree / "src")
+        (tree / "bin").mkdir()
+        (tree / "bin/edge-agent").write_text(COMMAND)
+        (tree / "bin/edge-agent").chmod(0o755)
     for name in RUNNER:
         destination = tree / "lab/tests" / name
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from .tools import TOOLS
+from .target import BOARDS
+from .tools import TOOLS as COMMON
 
+TOOLS = (*COMMON, BOARDS["amd64"].program)
+ARM64 = (BOARDS["arm64"].program, "qemu-aarch64-static", "update-binfmts", "arch-test")
 INSTALL = Path(__file__).with_name("install")
 
 
@@ -29,8 +32,9 @@ class Host:
     def add_apt(self, script: str = ":") -> None:
         self.add("apt-get", f'echo "$*" >>{self.calls}\n{script}')
 
-    def install(self) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["/bin/sh", str(INSTALL)], env={"PATH": str(self.bin)}, capture_output=True, text=True)
+    def install(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = ["/bin/sh", str(INSTALL), *words]
+        return subprocess.run(command, env={"PATH": str(self.bin)}, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -57,6 +61,30 @@ def test_what_is_missing_is_installed_and_nothing_else(root: Host) -> None:
     assert call.startswith("install --yes ")
     assert " qemu-utils mmdebstrap" in call
     assert "qemu-system" not in call
+
+
+def test_another_architecture_is_prepared_only_when_asked_for(root: Host) -> None:
+    for tool in TOOLS:
+        root.add(tool)
+    root.add("uname", "echo aarch64")
+    root.add_apt()
+    assert root.install("arm64").returncode == 0
+    (call,) = root.calls.read_text().splitlines()
+    assert call.endswith(" qemu-system-arm"), "an arm64 host runs its programs by itself"
+    root.add("uname", "echo x86_64")
+    root.calls.write_text("")
+    root.add("update-binfmts", f'echo "$*" >>{root.calls}')
+    root.add("mount")
+    assert root.install("arm64").returncode == 0
+    call, *then = root.calls.read_text().splitlines()
+    assert call.endswith(" qemu-system-arm qemu-user-static arch-test")
+    assert then in ([], ["--enable qemu-aarch64"]), "it is on already, or switched on"
+
+
+def test_an_unknown_architecture_is_refused(root: Host) -> None:
+    done = root.install("vax")
+    assert done.returncode == 2
+    assert "no machine of vax; fix: arm64" in done.stderr
 
 
 def test_the_package_lists_are_updated_when_the_first_attempt_fails(root: Host) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from . import tools
 from .channel import LIMIT, STDOUT, Decoder, frame, frames
 from .errors import LabError
 from .mirror import Source, configured_sources, deb822_sources, guest_sources, one_line_sources
-from .payload import PROJECT, copy_tree, needed_distributions
+from .payload import PROJECT, check_abi, copy_tree, needed_distributions
+from .target import BOARDS, Target, parse
 
 # -- mirrors ---------------------------------------------------------------------------------------------------------
 
@@ -143,7 +145,7 @@ class FakeBuild:
     def __init__(self) -> None:
         self.times = 0
 
-    def __call__(self, cache: Path, final: Path) -> None:
+    def __call__(self, target: Target, cache: Path, final: Path) -> None:
         self.times += 1
         work = cache / ".build-fake"
         work.mkdir()
@@ -157,36 +159,66 @@ def test_an_image_is_built_once_and_a_leftover_of_a_killed_builder_is_removed(
     (cache / ".build-killed").mkdir(parents=True)
     build = FakeBuild()
     monkeypatch.setattr(image_module, "build", build)
-    first = image_module.image()
-    assert image_module.image() == first
+    first = image_module.image(Target())
+    assert image_module.image(Target()) == first
     assert first.disk.read_text() == "disk"
     assert build.times == 1
     assert not (cache / ".build-killed").exists()
 
 
-def test_another_recipe_is_another_image(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_recipe_is_another_image_and_so_is_another_machine(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(image_module, "build", FakeBuild())
-    first = image_module.image()
-    monkeypatch.setattr(image_module, "packages", lambda: ["systemd"])
-    assert image_module.image().disk != first.disk
+    targets = [Target(), Target("trixie"), Target("bookworm", "arm64"), Target("trixie", "arm64")]
+    first = [image_module.image(target).disk for target in targets]
+    monkeypatch.setattr(image_module, "packages", lambda _architecture: ["systemd"])
+    assert len({*first, image_module.image(Target()).disk}) == 5
+
+
+def test_a_machine_is_called_by_its_suite_and_architecture() -> None:
+    assert parse("trixie-arm64") == Target("trixie", "arm64")
+    assert parse("bookworm") == Target()
+    assert parse(str(Target("bookworm", "arm64"))) == Target("bookworm", "arm64")
+    for word in ("sid", "bookworm-riscv64", ""):
+        with pytest.raises(ValueError, match="is no machine of the lab"):
+            parse(word)
+    assert "linux-image-cloud-arm64" in image_module.packages("arm64")
+    (path,) = image_module.files(Target("trixie")).keys() - image_module.FILES.keys()
+    assert "/python3.13/" in path
+
+
+def test_a_kernel_that_unpacks_itself_is_unpacked_for_qemu() -> None:
+    kernel = b"the kernel" * 100
+    packed = gzip.compress(kernel)
+    head = b"MZ\0\0zimg" + (64).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + b"\0" * 8
+    assert image_module.bootable(head + b"gzip".ljust(40, b"\0") + packed + b"the rest") == kernel
+    assert image_module.bootable(kernel) == kernel
+    with pytest.raises(LabError, match="compressed by zstd"):
+        image_module.bootable(head + b"zstd".ljust(40, b"\0") + packed)
+
+
+def test_compiled_packages_of_another_machine_are_not_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LabError, match=r"CPython 3\.13 on aarch64.*fix: boot it without the project"):
+        check_abi(Target("trixie", "arm64"))
 
 
 def test_a_failed_build_leaves_nothing_that_could_be_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(root: Path, work: Path, log: Path) -> None:
+    def fail(target: Target, root: Path, work: Path, log: Path) -> None:
         root.mkdir()
         raise LabError("cannot install Debian packages: the mirror is down")
 
     monkeypatch.setattr(image_module, "install_packages", fail)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(LabError, match="the mirror is down"):
-        image_module.image()
+        image_module.image(Target())
     assert [entry.name for entry in cache.iterdir()] == ["lock"]
 
 
 def test_building_without_root_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(LabError, match=r"not root.*fix: sudo"):
-        image_module.image()
+        image_module.image(Target())
 
 
 def test_only_what_nobody_used_for_a_month_is_removed(cache: Path) -> None:
@@ -202,10 +234,15 @@ def test_only_what_nobody_used_for_a_month_is_removed(cache: Path) -> None:
     assert sorted(entry.name for entry in cache.iterdir()) == [fresh.name, foreign.name]
 
 
-def test_missing_tools_are_all_named_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tools_are_all_named_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tools, "TOOLS", ("sh", "no-such-tool", "nor-this"))
-    with pytest.raises(LabError, match="no no-such-tool, nor-this here; fix: tests/vm/install"):
-        tools.require()
+    monkeypatch.setitem(BOARDS, "amd64", BOARDS["amd64"]._replace(program="sh"))
+    with pytest.raises(LabError, match=r"no no-such-tool, nor-this here; fix: tests/vm/install$"):
+        tools.require(Target())
+    monkeypatch.setitem(BOARDS, "arm64", BOARDS["arm64"]._replace(program="no-such-qemu"))
+    monkeypatch.setattr(tools, "EMULATOR", tmp_path / "none")
+    with pytest.raises(LabError, match=r"nor-this, no-such-qemu, .*none here; fix: tests/vm/install arm64$"):
+        tools.require(Target(architecture="arm64"))
 
 
 # -- the payload -----------------------------------------------------------------------------------------------------
