@@ -148,6 +148,20 @@ def released(governor: Governor, name: str, now: float) -> Governor:
     return governor._replace(grips={**governor.grips, key: grip._replace(level="", since=now, why="")})
 
 
+def killed(governor: Governor, service: Service, held: int, now: float) -> tuple[Governor, list[Decision]]:
+    """The kernel has killed a service because all of them, or the machine, had no memory left: it is as good as shed.
+
+    ``held``: bytes it had at most. Without swap and with little cache there is no pressure before the kill.
+    """
+    key = (MEMORY, service.name)
+    before = governor.grips.get(key, Grip())
+    limits = service.limits
+    text = f"it was killed holding {_size(held)}, {_size(limits.memory_request)} are its own; it stays away for now"
+    grip = Grip(SHED, now, held, before.offences + (not before.level), now, text)
+    rough = {**governor.rough, MEMORY: now}
+    return governor._replace(grips={**governor.grips, key: grip}, rough=rough), [Shed(service.name, text)]
+
+
 def next_look(governor: Governor, now: float) -> float | None:
     """When to look again though no trigger fires; None: nothing is withheld and nothing is pressing."""
     held = [(key, grip) for key, grip in governor.grips.items() if grip.level]

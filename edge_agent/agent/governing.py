@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from .. import governor as g
+from ..host.containment import MACHINE, TOTAL
 from ..host.loop import ERROR, HANGUP, READ, URGENT
 from ..host.senses import FULL, LEFT_OVER, SOME, Machine, Raw
 from ..lifecycle import LIVE
@@ -33,6 +34,8 @@ STALE = 2.0
 """Seconds; counters from before that say nothing about now."""
 SHORTEST = 0.05
 """Seconds; between two looks closer than that shares would be noise."""
+SOON = 0.1
+"""Seconds to the second look, when a trigger ends a rest and there is nothing yet to compare with."""
 OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
 """Without PSI: seconds between looks, from OFTEN at the edge to SELDOM where more than the share NEAR is free."""
 
@@ -50,6 +53,7 @@ class Governing:
         self._at = -STALE
         self._triggers: dict[int, str | None] = {}  # descriptor -> service, None for those of the node
         self._timer: Timer | None = None
+        self._again = False
         self._perform: dict[type, Callable[[Any], None]] = {
             g.Squeeze: self._squeeze,
             g.Relax: self._relax,
@@ -68,8 +72,8 @@ class Governing:
                 grip = g.Grip(g.SHED, now, unit.service.limits.memory_request, 1, now, unit.shed)
                 self.governor = self.governor._replace(grips={**self.governor.grips, (g.MEMORY, name): grip})
         share = round(g.SOFT * WINDOW)
-        self._listen(self._senses.arm(None, g.MEMORY, SOME, share, WINDOW), None, self._pressed)
-        self._listen(self._senses.arm_machine(share, WINDOW), None, self._pressed)
+        self._listen(self._senses.arm(None, g.MEMORY, SOME, share, WINDOW), None, self._short)
+        self._listen(self._senses.arm_machine(share, WINDOW), None, self._short)
         self._schedule()
 
     def started(self, service: Service) -> None:
@@ -81,7 +85,7 @@ class Governing:
         if service.importance >= ESSENTIAL:
             for resource in (g.CPU, g.IO):
                 fd = self._senses.arm(name, resource, SOME, round(g.SOFT * WINDOW), WINDOW)
-                self._listen(fd, name, self._pressed)
+                self._listen(fd, name, self._waits)
         self.hold(name)
 
     def adopted(self, service: Service) -> None:
@@ -89,6 +93,17 @@ class Governing:
         self._senses.relax(service, g.MEMORY)
         self._senses.freeze(service.name, frozen=False)
         self.started(service)
+
+    def killed(self, name: str, oom: str) -> None:
+        """It has died; ``oom``: of which limit, as in ``model.Exited``. What the kernel had to kill because all of
+        them had no room is shed, with the governor's memory of it: started again at once, it would do so again."""
+        unit = self._agent.node.units.get(name)
+        if unit is None or oom not in (TOTAL, MACHINE) or unit.service.importance >= ESSENTIAL or unit.shed:
+            return
+        self.governor, decisions = g.killed(self.governor, unit.service, self._senses.peak(name), self._agent.loop.now())
+        for decision in decisions:
+            self._carry_out(decision)
+        self._schedule()
 
     def ended(self, name: str) -> None:
         """Its place is given back, and the triggers with it."""
@@ -116,16 +131,21 @@ class Governing:
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
-    def _pressed(self) -> None:
-        """A trigger fired: that much has stalled in its window."""
+    def _short(self) -> None:
+        """A trigger of memory fired: that much has stalled in its window."""
+        self.look(pressed=True, short=True)
+
+    def _waits(self) -> None:
+        """One of an essential's cpu or io."""
         self.look(pressed=True)
 
-    def look(self, *, pressed: bool = False) -> None:
-        """See, decide, act, and settle when to look again."""
+    def look(self, *, pressed: bool = False, short: bool = False) -> None:
+        """See, decide, act, and settle when to look again. ``pressed``: by a trigger; ``short``: of memory."""
         agent = self._agent
         now = agent.loop.now()
+        self._again = pressed and now - self._at >= STALE
         if not pressed or now - self._at >= SHORTEST:
-            self.last = look = self._see(now, pressed=pressed)
+            self.last = look = self._see(now, short=short)
             services = {service.name: service for service in agent.node.plan.services}
             for name, unit in agent.node.units.items():
                 if not unit.shed:
@@ -135,7 +155,7 @@ class Governing:
                 self._carry_out(decision)
         self._schedule()
 
-    def _see(self, now: float, *, pressed: bool) -> Look:
+    def _see(self, now: float, *, short: bool) -> Look:
         agent, senses = self._agent, self._senses
         elapsed = now - self._at
         fresh = SHORTEST <= elapsed < STALE
@@ -175,7 +195,7 @@ class Governing:
         used = total.memory - total.cache if None in raw else sum(load.memory for load in loads.values())
         return g.Look(
             at=now,
-            some=max(some, g.SOFT) if pressed and not fresh else some,
+            some=max(some, g.SOFT) if short and not fresh else some,
             full=full,
             free=max(0, agent.node.memory - used),
             available=machine.available,
@@ -189,6 +209,8 @@ class Governing:
         due = None if agent.done else g.next_look(self.governor, agent.loop.now())
         if due is None and not agent.done and not self._senses.psi:
             due = agent.loop.now() + self._pause()
+        if self._again and not agent.done:
+            due = agent.loop.now() + SOON
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

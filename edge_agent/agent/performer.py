@@ -306,7 +306,9 @@ class Agent:
             os.close(main.child.release_fd)
         if self.mains.get(name) is main:
             del self.mains[name]
-        self.emit(Exited(name, main.pid, status, self.containment.oom_cause(name)))
+        oom = self.containment.oom_cause(name)
+        self.emit(Exited(name, main.pid, status, oom))
+        self.governing.killed(name, oom)
         self._check_empty(name)
 
     def _resize(self, action: Resize) -> None:

@@ -64,6 +64,9 @@ if TYPE_CHECKING:
         def raw(self, name: str | None) -> Raw | None:
             """The counters now; None: it has gone, or nothing counts here."""
 
+        def peak(self, name: str) -> int:
+            """Bytes that it has held at most since it was started; 0 where nobody knows."""
+
         def arm(self, name: str | None, resource: str, kind: str, stall: int, window: int) -> int:
             """A trigger, microseconds; the caller closes it. -1: none to be had."""
 
@@ -101,6 +104,10 @@ class MachineSenses:
         """Nothing counts here."""
         return None
 
+    def peak(self, name: str) -> int:  # noqa: ARG002
+        """Nobody knows."""
+        return 0
+
     def arm(self, name: str | None, resource: str, kind: str, stall: int, window: int) -> int:  # noqa: ARG002
         """There is no cgroup."""
         return -1
@@ -136,6 +143,14 @@ class CgroupSenses(MachineSenses):
             return _read(cgroup, with_cache=name is None)
         except (OSError, ValueError):
             return None
+
+    def peak(self, name: str) -> int:
+        """memory.peak, which Linux has from 5.19 on."""
+        cgroup = self._containment.cgroup(name)
+        try:
+            return 0 if cgroup is None else int(cgroup.get_property(b"memory.peak"))
+        except (OSError, ValueError):
+            return 0
 
     def arm(self, name: str | None, resource: str, kind: str, stall: int, window: int) -> int:
         """On the cgroup's RESOURCE.pressure."""
@@ -253,9 +268,11 @@ def _reclaim(cgroup: Cgroup, amount: int, *, swap: bool) -> int:
         return -1
     name, value = (b"memory.high", amount) if swap else (b"memory.reclaim", above)
     fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.fd)
+    # EAGAIN: not all of it could be reclaimed. That is no news for anybody's log.
+    quiet = (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0)
     try:
         # By another program, not a fork: that would hold the agent's locks and sockets for as long as it takes.
-        pid = os.posix_spawn(ECHO, ["echo", str(value)], {}, file_actions=[(os.POSIX_SPAWN_DUP2, fd, 1)])
+        pid = os.posix_spawn(ECHO, ["echo", str(value)], {}, file_actions=[(os.POSIX_SPAWN_DUP2, fd, 1), quiet])
     finally:
         os.close(fd)
     return os.pidfd_open(pid)
