@@ -27,6 +27,8 @@ FLOOR = 0.04
 """Share of the machine's memory: less available than that is as bad as HARD, whatever the stalls say."""
 SETTLE = 0.25
 """Seconds for a step to show its effect before the next."""
+WATCH = 1.0
+"""Seconds between looks at whether cpu or io is calm again; in less, one short burst is most of the time seen."""
 GRACE = 2.0
 """Seconds a service that is shed has to end by itself; to squeeze the next one meanwhile would hit the wrong one."""
 FIRST_WAIT = {MEMORY: 10.0, CPU: 2.0, IO: 2.0}
@@ -37,7 +39,7 @@ FORGIVEN = 600.0
 MARGIN = 1.25
 """What returns must fit so many times into what is free."""
 WORTH = 1 << 20
-"""Bytes; a service that holds less is not shed, it would not help."""
+"""Bytes; a service that holds less, or less above its request, is left alone, it would not help."""
 AT_LIMIT = 0.9
 """Share of its own cpu limit from which a service is taken to wait for that."""
 LEAST_IO = 256 * 1024
@@ -164,13 +166,15 @@ def killed(governor: Governor, service: Service, held: int, now: float) -> tuple
 
 def next_look(governor: Governor, now: float) -> float | None:
     """When to look again though no trigger fires; None: nothing is withheld and nothing is pressing."""
-    held = [(key, grip) for key, grip in governor.grips.items() if grip.level]
-    if governor.hard_since is not None or any(now - at < FIRST_WAIT[CPU] for at in governor.rough.values()):
+    rough = {resource for resource, at in governor.rough.items() if now - at < FIRST_WAIT[CPU]}
+    if governor.hard_since is not None or MEMORY in rough:
         return now + SETTLE
+    if rough:
+        return now + WATCH
+    held = [(key, grip) for key, grip in governor.grips.items() if grip.level]
     if not held:
         return None
-    due = min(_due(governor, key, grip) for key, grip in held)
-    return max(due, now + SETTLE)
+    return max(now + SETTLE, min(_due(governor, key, grip, _waited(governor, key, grip, now) + 1) for key, grip in held))
 
 
 def effective_importance(services: dict[str, Service]) -> dict[str, int]:
@@ -183,8 +187,14 @@ def effective_importance(services: dict[str, Service]) -> dict[str, int]:
     return found
 
 
-def _due(governor: Governor, key: tuple[str, str], grip: Grip) -> float:
-    return max(grip.since, governor.rough.get(key[0], grip.since)) + _wait(key[0], grip)
+def _due(governor: Governor, key: tuple[str, str], grip: Grip, times: int = 0) -> float:
+    """When it will have waited that many times in calm."""
+    return max(grip.since, governor.rough.get(key[0], grip.since)) + times * _wait(key[0], grip)
+
+
+def _waited(governor: Governor, key: tuple[str, str], grip: Grip, now: float) -> int:
+    """How many times its wait has passed in calm."""
+    return int(max(0.0, now - _due(governor, key, grip)) / _wait(key[0], grip) + 1e-9)
 
 
 def _wait(resource: str, grip: Grip) -> float:
@@ -237,7 +247,7 @@ class _Work:
                 used, request = (
                     (load.memory, limits.memory_request) if resource == MEMORY else (load.cpu, limits.cpu_request)
                 )
-                if used > request:
+                if used > request + (WORTH if resource == MEMORY else 0):
                     above[name] = used - request
         return sorted(above, key=lambda name: (self.importance[name], -above[name], name))
 
@@ -260,10 +270,10 @@ class _Work:
         found = [(key[1], grip) for key, grip in self.grips.items() if key[0] == resource and grip.level]
         return sorted(found, key=lambda pair: (-self.importance[pair[0]], -pair[1].since, pair[0]))
 
-    def due(self, resource: str, name: str) -> bool:
+    def waited(self, resource: str, name: str) -> int:
+        """How many times its wait has passed in calm."""
         key = (resource, name)
-        state = self.governor._replace(rough=self.rough)
-        return self.look.at >= _due(state, key, self.grips[key])
+        return _waited(self.governor._replace(rough=self.rough), key, self.grips[key], self.look.at)
 
     def result(self) -> Governor:
         return self.governor._replace(grips=self.grips, rough=self.rough)
@@ -338,11 +348,14 @@ def _give_back(work: _Work) -> None:
     """One at a time, when it has been calm for long enough and what returns fits."""
     look = work.look
     for name, grip in work.held(MEMORY):
-        if not work.due(MEMORY, name):
+        waited = work.waited(MEMORY, name)
+        if not waited:
             return
         calm = f"memory calm for {look.at - work.rough.get(MEMORY, grip.since):.0f} s"
         if grip.level == SHED:
-            needed = round(max(grip.amount, work.services[name].limits.memory_request) * MARGIN)
+            # What it held may have been a leak, and never be free again: of that, half is asked for after each wait.
+            request = work.services[name].limits.memory_request
+            needed = round((request + (max(0, grip.amount - request) >> (waited - 1))) * MARGIN)
             left = min(look.free, look.available - round(FLOOR * look.machine))
             if left < needed:
                 continue  # one that is smaller may fit
@@ -382,7 +395,7 @@ def _share(work: _Work, resource: str) -> None:
                 _squeeze_share(work, resource, name, because)
         return
     for name, _grip in work.held(resource):
-        if work.due(resource, name):
+        if work.waited(resource, name):
             calm = f"nobody entitled has waited for {resource} for {look.at - work.rough.get(resource, 0.0):.0f} s"
             work.let_go(resource, name)
             work.rough[resource] = look.at

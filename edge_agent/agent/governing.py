@@ -94,13 +94,17 @@ class Governing:
         self._senses.freeze(service.name, frozen=False)
         self.started(service)
 
-    def killed(self, name: str, oom: str) -> None:
-        """It has died; ``oom``: of which limit, as in ``model.Exited``. What the kernel had to kill because all of
-        them had no room is shed, with the governor's memory of it: started again at once, it would do so again."""
+    def peak(self, name: str) -> int:
+        """Bytes that it has held at most since it was started."""
+        return self._senses.peak(name)
+
+    def killed(self, name: str, oom: str, held: int) -> None:
+        """It has died, having held so many bytes; ``oom``: of which limit, as in ``model.Exited``. What the kernel had
+        to kill because all of them had no room is shed: started again at once, it would do the same again."""
         unit = self._agent.node.units.get(name)
         if unit is None or oom not in (TOTAL, MACHINE) or unit.service.importance >= ESSENTIAL or unit.shed:
             return
-        self.governor, decisions = g.killed(self.governor, unit.service, self._senses.peak(name), self._agent.loop.now())
+        self.governor, decisions = g.killed(self.governor, unit.service, held, self._agent.loop.now())
         for decision in decisions:
             self._carry_out(decision)
         self._schedule()
