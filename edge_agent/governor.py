@@ -57,7 +57,8 @@ class Load(Record):
 
 
 class Look(Record):
-    """The node as it was seen. Stalls are the larger of all services' and the machine's."""
+    """The node as it was seen. Stalls are the largest of any service that is neither at its own limit nor held, and of
+    the machine when little is available: what a limit of its own does to a service is no reason to take from others."""
 
     at: float
     some: float = 0.0  # share of the time in which some task waited for memory
@@ -174,7 +175,9 @@ def next_look(governor: Governor, now: float) -> float | None:
     held = [(key, grip) for key, grip in governor.grips.items() if grip.level]
     if not held:
         return None
-    return max(now + SETTLE, min(_due(governor, key, grip, _waited(governor, key, grip, now) + 1) for key, grip in held))
+    return max(
+        now + SETTLE, min(_due(governor, key, grip, _waited(governor, key, grip, now) + 1) for key, grip in held)
+    )
 
 
 def effective_importance(services: dict[str, Service]) -> dict[str, int]:
@@ -326,7 +329,8 @@ def _next_step(work: _Work, because: str) -> None:
     """The least important one goes a step further."""
     victims = work.sheddable()
     if not victims:
-        if not _call_back(work, because) and not work.governor.helpless:
+        leaving = any(work.level(MEMORY, name) == SHED for name in work.look.loads)
+        if not leaving and not _call_back(work, because) and not work.governor.helpless:
             work.governor = work.governor._replace(helpless=True)
             work.decisions.append(Helpless(f"{because}; only essential services are left, and they stay"))
         return

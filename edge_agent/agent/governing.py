@@ -36,6 +36,9 @@ SHORTEST = 0.05
 """Seconds; between two looks closer than that shares would be noise."""
 SOON = 0.1
 """Seconds to the second look, when a trigger ends a rest and there is nothing yet to compare with."""
+TIGHT = 0.1
+"""Share of the machine's memory: less available than that, and the stalls of the machine as a whole count. Otherwise
+they are those of services at their own limits, which are in there too."""
 OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
 """Without PSI: seconds between looks, from OFTEN at the edge to SELDOM where more than the share NEAR is free."""
 
@@ -72,8 +75,8 @@ class Governing:
                 grip = g.Grip(g.SHED, now, unit.service.limits.memory_request, 1, now, unit.shed)
                 self.governor = self.governor._replace(grips={**self.governor.grips, (g.MEMORY, name): grip})
         share = round(g.SOFT * WINDOW)
-        self._listen(self._senses.arm(None, g.MEMORY, SOME, share, WINDOW), None, self._short)
-        self._listen(self._senses.arm_machine(share, WINDOW), None, self._short)
+        self._listen(self._senses.arm(None, g.MEMORY, SOME, share, WINDOW), None, self._pressed)
+        self._listen(self._senses.arm_machine(share, WINDOW), None, self._pressed)
         self._schedule()
 
     def started(self, service: Service) -> None:
@@ -85,7 +88,7 @@ class Governing:
         if service.importance >= ESSENTIAL:
             for resource in (g.CPU, g.IO):
                 fd = self._senses.arm(name, resource, SOME, round(g.SOFT * WINDOW), WINDOW)
-                self._listen(fd, name, self._waits)
+                self._listen(fd, name, self._pressed)
         self.hold(name)
 
     def adopted(self, service: Service) -> None:
@@ -135,21 +138,17 @@ class Governing:
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
-    def _short(self) -> None:
-        """A trigger of memory fired: that much has stalled in its window."""
-        self.look(pressed=True, short=True)
-
-    def _waits(self) -> None:
-        """One of an essential's cpu or io."""
+    def _pressed(self) -> None:
+        """A trigger fired: that much has stalled in its window."""
         self.look(pressed=True)
 
-    def look(self, *, pressed: bool = False, short: bool = False) -> None:
-        """See, decide, act, and settle when to look again. ``pressed``: by a trigger; ``short``: of memory."""
+    def look(self, *, pressed: bool = False) -> None:
+        """See, decide, act, and settle when to look again. ``pressed``: by a trigger."""
         agent = self._agent
         now = agent.loop.now()
         self._again = pressed and now - self._at >= STALE
         if not pressed or now - self._at >= SHORTEST:
-            self.last = look = self._see(now, short=short)
+            self.last = look = self._see(now)
             services = {service.name: service for service in agent.node.plan.services}
             for name, unit in agent.node.units.items():
                 if not unit.shed:
@@ -159,7 +158,7 @@ class Governing:
                 self._carry_out(decision)
         self._schedule()
 
-    def _see(self, now: float, *, short: bool) -> Look:
+    def _see(self, now: float) -> Look:
         agent, senses = self._agent, self._senses
         elapsed = now - self._at
         fresh = SHORTEST <= elapsed < STALE
@@ -172,18 +171,17 @@ class Governing:
                 raw[name] = found
         self._machine, self._raw, self._at = machine, raw, now
 
-        def share(after: int, earlier: int) -> float:
-            return min(1.0, max(0.0, (after - earlier) / 1e6 / elapsed)) if fresh else 0.0
+        def rate(after: int, earlier: int) -> float:
+            return max(0.0, (after - earlier) / elapsed) if fresh else 0.0
 
-        total, total_before = raw.get(None, Raw()), before.get(None, raw.get(None, Raw()))
-        some = max(
-            share(machine.memory_some, before_machine.memory_some),
-            share(total.memory_some, total_before.memory_some),
-        )
-        full = max(
-            share(machine.memory_full, before_machine.memory_full),
-            share(total.memory_full, total_before.memory_full),
-        )
+        def share(after: int, earlier: int) -> float:
+            return min(1.0, rate(after, earlier) / 1e6)
+
+        total = raw.get(None, Raw())
+        some, full = 0.0, 0.0
+        if None not in raw or machine.available < TIGHT * machine.memory:
+            some = share(machine.memory_some, before_machine.memory_some)
+            full = share(machine.memory_full, before_machine.memory_full)
         loads = {}
         for name in names:
             sample = agent.watching.usage(name)
@@ -191,15 +189,19 @@ class Governing:
             earlier = before.get(name, after)
             loads[name] = g.Load(
                 memory=after.memory,
-                cpu=round(1000 * share(after.cpu, earlier.cpu)) if fresh else 0,
-                io=round((after.io - earlier.io) / elapsed) if fresh else 0,
+                cpu=round(rate(after.cpu, earlier.cpu) / 1000),
+                io=round(rate(after.io, earlier.io)),
                 cpu_wait=share(after.cpu_some, earlier.cpu_some),
                 io_wait=share(after.io_some, earlier.io_some),
             )
+            # Waiting at its own limit, or because it is held, is no reason to take from others.
+            if after.limited == earlier.limited and not self.governor.grips.get((g.MEMORY, name), g.Grip()).level:
+                some = max(some, share(after.memory_some, earlier.memory_some))
+                full = max(full, share(after.memory_full, earlier.memory_full))
         used = total.memory - total.cache if None in raw else sum(load.memory for load in loads.values())
         return g.Look(
             at=now,
-            some=max(some, g.SOFT) if short and not fresh else some,
+            some=some,
             full=full,
             free=max(0, agent.node.memory - used),
             available=machine.available,

@@ -33,6 +33,7 @@ class Raw(Record):
 
     memory: int = 0  # bytes now, memory.current
     cache: int = 0  # bytes of it that can be dropped at once: file pages
+    limited: int = 0  # times that its own memory.max or memory.high stopped it
     memory_some: int = 0  # microseconds stalled
     memory_full: int = 0
     cpu: int = 0  # microseconds used
@@ -135,7 +136,7 @@ class CgroupSenses(MachineSenses):
         self._containment = containment
 
     def raw(self, name: str | None) -> Raw | None:
-        """Six small files; memory.stat only of all services together, whose cache is to be told from what is used."""
+        """Seven small files; memory.stat only of all services together, whose cache is to be told from what is used."""
         cgroup = self._containment.cgroup(name)
         if cgroup is None:
             return None
@@ -232,10 +233,16 @@ def _read(cgroup: Cgroup, *, with_cache: bool) -> Raw:
             key, _, number = word.partition("=")
             if key in ("rbytes", "wbytes"):
                 io += int(number)
+    limited = 0
+    for line in text(b"memory.events.local").splitlines():
+        key, _, number = line.partition(" ")
+        if key in ("high", "max"):
+            limited += int(number)
     used = text(b"cpu.stat").partition("usage_usec ")[2].partition("\n")[0]
     return Raw(
         memory=int(text(b"memory.current") or 0),
         cache=cache,
+        limited=limited,
         memory_some=some,
         memory_full=full,
         cpu=int(used or 0),
