@@ -42,6 +42,8 @@ WORTH = 1 << 20
 """Bytes; a service that holds less, or less above its request, is left alone, it would not help."""
 AT_LIMIT = 0.9
 """Share of its own cpu limit from which a service is taken to wait for that."""
+LEAST_CPU = 50
+"""Milli-cores that are left to a service whose cpu is squeezed, whatever its request: it must be able to stop."""
 LEAST_IO = 256 * 1024
 """Bytes per second that are left to a service whose input and output is squeezed."""
 
@@ -52,7 +54,7 @@ class Load(Record):
     memory: int = 0  # bytes it holds
     cpu: int = 0  # milli-cores it used since the last look
     io: int = 0  # bytes per second it read and wrote
-    cpu_wait: float = 0.0  # share of the time in which some task of it waited for a processor
+    cpu_wait: float = 0.0  # share of the time in which some task waited for a processor, and not for its own limit
     io_wait: float = 0.0  # for a disk
 
 
@@ -412,9 +414,10 @@ def _waits(load: Load, resource: str) -> float:
 
 
 def _suffers(work: _Work, resource: str, name: str) -> bool:
-    """Waits, and for others: of a processor it uses no more than is its own, and its own limit is not what stops it."""
+    """Waits, and for others: of a processor it uses no more than is its own, and its own limit is not what stops it,
+    or what it is held to."""
     load, limits = work.look.loads[name], work.services[name].limits
-    if _waits(load, resource) < SOFT:
+    if _waits(load, resource) < SOFT or work.level(resource, name):
         return False
     at_limit = limits.cpu_limit is not None and load.cpu >= AT_LIMIT * limits.cpu_limit
     return resource == IO or (load.cpu <= limits.cpu_request and not at_limit)
@@ -430,8 +433,8 @@ def _lenders(work: _Work, resource: str) -> list[str]:
 def _squeeze_share(work: _Work, resource: str, name: str, because: str) -> None:
     load = work.look.loads[name]
     if resource == CPU:
-        amount = work.services[name].limits.cpu_request
-        text = f"{because}; {name} used {load.cpu / 1000:.2f} cores, {amount / 1000:.2f} are its own"
+        amount = max(work.services[name].limits.cpu_request, LEAST_CPU)
+        text = f"{because}; {name} used {load.cpu / 1000:.2f} cores, {amount / 1000:.2f} are left to it"
     else:
         amount = max(load.io // 4, LEAST_IO)
         text = f"{because}; {name} moved {_size(load.io)}/s, {_size(amount)}/s are left to it"

@@ -39,6 +39,8 @@ SOON = 0.1
 TIGHT = 0.1
 """Share of the machine's memory: less available than that, and the stalls of the machine as a whole count. Otherwise
 they are those of services at their own limits, which are in there too."""
+LIMITED = 3.0
+"""Seconds for which a service waits by its own limit after it met it: memory.high has it sleep up to 2 s at a time."""
 OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
 """Without PSI: seconds between looks, from OFTEN at the edge to SELDOM where more than the share NEAR is free."""
 
@@ -54,6 +56,7 @@ class Governing:
         self._machine = Machine()
         self._raw: dict[str | None, Raw] = {}
         self._at = -STALE
+        self._limited: dict[str, float] = {}  # service -> when its own limit was last seen to stop it
         self._triggers: dict[int, str | None] = {}  # descriptor -> service, None for those of the node
         self._timer: Timer | None = None
         self._again = False
@@ -114,6 +117,8 @@ class Governing:
 
     def ended(self, name: str) -> None:
         """Its place is given back, and the triggers with it."""
+        self._limited.pop(name, None)
+        self._raw.pop(name, None)
         for fd in [fd for fd, owner in self._triggers.items() if owner == name]:
             self._drop(fd)
 
@@ -191,11 +196,14 @@ class Governing:
                 memory=after.memory,
                 cpu=round(rate(after.cpu, earlier.cpu) / 1000),
                 io=round(rate(after.io, earlier.io)),
-                cpu_wait=share(after.cpu_some, earlier.cpu_some),
+                cpu_wait=share(after.cpu_some - after.throttled, earlier.cpu_some - earlier.throttled),
                 io_wait=share(after.io_some, earlier.io_some),
             )
+            if after.limited != before.get(name, Raw()).limited:
+                self._limited[name] = now
             # Waiting at its own limit, or because it is held, is no reason to take from others.
-            if after.limited == earlier.limited and not self.governor.grips.get((g.MEMORY, name), g.Grip()).level:
+            own = now - self._limited.get(name, -LIMITED) < LIMITED
+            if not own and not self.governor.grips.get((g.MEMORY, name), g.Grip()).level:
                 some = max(some, share(after.memory_some, earlier.memory_some))
                 full = max(full, share(after.memory_full, earlier.memory_full))
         used = total.memory - total.cache if None in raw else sum(load.memory for load in loads.values())
@@ -241,7 +249,8 @@ class Governing:
         self._agent.note("squeezed", action.name, action.text)
 
     def _press(self, name: str, resource: str, amount: int) -> None:
-        swap = self.last is not None and self.last.swap
+        limits = self._agent.node.units[name].service.limits
+        swap = self.last is not None and self.last.swap and limits.swap_limit != 0
         fd = self._senses.squeeze(name, resource, amount, swap=swap)
         if fd >= 0:
             self._agent.loop.watch(fd, READ, lambda _events: self._reclaimed(fd))

@@ -38,6 +38,7 @@ class Raw(Record):
     memory_full: int = 0
     cpu: int = 0  # microseconds used
     cpu_some: int = 0
+    throttled: int = 0  # microseconds its own cpu.max had it wait
     io: int = 0  # bytes read and written
     io_some: int = 0
 
@@ -238,15 +239,20 @@ def _read(cgroup: Cgroup, *, with_cache: bool) -> Raw:
         key, _, number = line.partition(" ")
         if key in ("high", "max"):
             limited += int(number)
-    used = text(b"cpu.stat").partition("usage_usec ")[2].partition("\n")[0]
+    cpu = {"usage_usec": 0, "throttled_usec": 0}
+    for line in text(b"cpu.stat").splitlines():
+        key, _, number = line.partition(" ")
+        if key in cpu:
+            cpu[key] = int(number)
     return Raw(
         memory=int(text(b"memory.current") or 0),
         cache=cache,
         limited=limited,
         memory_some=some,
         memory_full=full,
-        cpu=int(used or 0),
+        cpu=cpu["usage_usec"],
         cpu_some=stalls(text(b"cpu.pressure"))[0],
+        throttled=cpu["throttled_usec"],
         io=io,
         io_some=stalls(text(b"io.pressure"))[0],
     )
