@@ -29,6 +29,8 @@ SETTLE = 0.25
 """Seconds for a step to show its effect before the next."""
 WATCH = 1.0
 """Seconds between looks at whether cpu or io is calm again; in less, one short burst is most of the time seen."""
+FREEZING = 1.0
+"""The same for one that was frozen: the memory of those that stand still has to be moved out first."""
 GRACE = 2.0
 """Seconds a service that is shed has to end by itself; to squeeze the next one meanwhile would hit the wrong one."""
 FIRST_WAIT = {MEMORY: 10.0, CPU: 2.0, IO: 2.0}
@@ -306,12 +308,13 @@ def _memory(work: _Work) -> None:
 
 def _settled(work: _Work) -> bool:
     """Whether the last step has had its time; one that is shed may take its grace to be gone."""
-    ending = any(
-        grip.level == SHED and name in work.look.loads and work.look.at - grip.since < GRACE + SETTLE
+    times = {SHED: GRACE + SETTLE, FROZEN: FREEZING}
+    pending = any(
+        name in work.look.loads and work.look.at - grip.since < times.get(grip.level, 0.0)
         for (resource, name), grip in work.grips.items()
         if resource == MEMORY
     )
-    return not ending and work.look.at - work.governor.acted >= SETTLE
+    return not pending and work.look.at - work.governor.acted >= SETTLE
 
 
 def _call_back(work: _Work, because: str) -> bool:

@@ -161,6 +161,8 @@ class Governing:
             self.governor, decisions = g.decide(self.governor, look, services)
             for decision in decisions:
                 self._carry_out(decision)
+            if decisions:
+                agent.woken()  # for those who follow the events
         self._schedule()
 
     def _see(self, now: float) -> Look:

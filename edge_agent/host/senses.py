@@ -222,32 +222,19 @@ def _read(cgroup: Cgroup, *, with_cache: bool) -> Raw:
             return ""
 
     some, full = stalls(text(b"memory.pressure"))
-    cache = 0
-    if with_cache:
-        for line in text(b"memory.stat").splitlines():
-            key, _, number = line.partition(" ")
-            if key in ("active_file", "inactive_file"):
-                cache += int(number)
+    files = _flat(text(b"memory.stat") if with_cache else "", "active_file", "inactive_file")
     io = 0
     for line in text(b"io.stat").splitlines():
         for word in line.split()[1:]:
             key, _, number = word.partition("=")
             if key in ("rbytes", "wbytes"):
                 io += int(number)
-    limited = 0
-    for line in text(b"memory.events.local").splitlines():
-        key, _, number = line.partition(" ")
-        if key in ("high", "max"):
-            limited += int(number)
-    cpu = {"usage_usec": 0, "throttled_usec": 0}
-    for line in text(b"cpu.stat").splitlines():
-        key, _, number = line.partition(" ")
-        if key in cpu:
-            cpu[key] = int(number)
+    limits = _flat(text(b"memory.events.local"), "high", "max")
+    cpu = _flat(text(b"cpu.stat"), "usage_usec", "throttled_usec")
     return Raw(
         memory=int(text(b"memory.current") or 0),
-        cache=cache,
-        limited=limited,
+        cache=sum(files.values()),
+        limited=sum(limits.values()),
         memory_some=some,
         memory_full=full,
         cpu=cpu["usage_usec"],
@@ -256,6 +243,16 @@ def _read(cgroup: Cgroup, *, with_cache: bool) -> Raw:
         io=io,
         io_some=stalls(text(b"io.pressure"))[0],
     )
+
+
+def _flat(text: str, *keys: str) -> dict[str, int]:
+    """These keys of a flat-keyed file; 0 for those that it does not have."""
+    found = dict.fromkeys(keys, 0)
+    for line in text.splitlines():
+        key, _, number = line.partition(" ")
+        if key in found:
+            found[key] = int(number)
+    return found
 
 
 def _arm(path: str, directory: int | None, kind: str, stall: int, window: int) -> int:
