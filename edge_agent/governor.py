@@ -295,9 +295,10 @@ def _memory(work: _Work) -> None:
     hard = short or look.some >= HARD or look.full >= FULL
     soft = hard or look.some >= SOFT
     since = (look.at if governor.hard_since is None else governor.hard_since) if hard else None
-    governor = work.governor = governor._replace(hard_since=since, helpless=governor.helpless and hard)
     if hard or look.some >= CALM:
         work.rough[MEMORY] = look.at
+    helpless = governor.helpless and look.at - work.rough.get(MEMORY, look.at) < FIRST_WAIT[MEMORY]
+    governor = work.governor = governor._replace(hard_since=since, helpless=helpless)
     if since is not None and look.at - since >= HOLD and _settled(work):
         _next_step(work, _numbers(look, since, short=short))
     elif soft and look.at - governor.acted >= SETTLE:

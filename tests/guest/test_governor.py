@@ -220,6 +220,7 @@ def test_under_pressure_it_is_frozen_first_and_the_next_agent_lets_go(node: Node
     node.kill()
     node.start()
     until(lambda: "frozen 0" in (top / "heavy/cgroup.events").read_text(), "the next agent lets go", PATIENCE)
+    allow_freezing(node, "heavy")
     stalled(top, "essential", stall=True)
     again = event(node, "frozen", "heavy", after=frozen["seq"])
     stalled(top, "essential", stall=False)
