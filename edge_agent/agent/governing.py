@@ -12,7 +12,7 @@ from .. import governor as g
 from ..host.containment import MACHINE, TOTAL
 from ..host.loop import ERROR, HANGUP, READ, URGENT
 from ..host.senses import FULL, LEFT_OVER, SOME, Machine, Raw
-from ..lifecycle import LIVE
+from ..lifecycle import BACKOFF, KILLING, LIVE
 from ..model import ESSENTIAL, Return, Shed, Unhealthy, Watch
 
 TYPE_CHECKING = False
@@ -60,6 +60,7 @@ class Governing:
         self._triggers: dict[int, str | None] = {}  # descriptor -> service, None for those of the node
         self._timer: Timer | None = None
         self._again = False
+        self._begun = False
         self._perform: dict[type, Callable[[Any], None]] = {
             g.Squeeze: self._squeeze,
             g.Relax: self._relax,
@@ -72,7 +73,7 @@ class Governing:
 
     def begin(self) -> None:
         """Take up what an earlier agent had shed, and listen to the node."""
-        now = self._agent.loop.now()
+        now, self._begun = self._agent.loop.now(), True
         for name, unit in self._agent.node.units.items():
             if unit.shed:
                 grip = g.Grip(g.SHED, now, unit.service.limits.memory_request, 1, now, unit.shed)
@@ -108,7 +109,10 @@ class Governing:
         """It has died, having held so many bytes; ``oom``: of which limit, as in ``model.Exited``. What the kernel had
         to kill because all of them had no room is shed: started again at once, it would do the same again."""
         unit = self._agent.node.units.get(name)
-        if unit is None or oom not in (TOTAL, MACHINE) or unit.service.importance >= ESSENTIAL or unit.shed:
+        if not self._begun or unit is None or oom not in (TOTAL, MACHINE):
+            return
+        again = (unit.then if unit.state == KILLING else unit.state) == BACKOFF  # else it has given up, or was stopped
+        if not again or unit.service.importance >= ESSENTIAL:
             return
         self.governor, decisions = g.killed(self.governor, unit.service, held, self._agent.loop.now())
         for decision in decisions:
