@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check --no-input
 PROFILE ?= edge
 
-.PHONY: run test check unit here vm guest lab bench clean
+.PHONY: run test check unit here vm guest lab bench bench-pressure clean
 
 # Run the agent in the foreground; Ctrl-C stops everything. PROFILE=... chooses another profile.
 run: $(VENV)/.run
@@ -47,6 +47,11 @@ lab: $(VENV)/.test
 # Beside supervisord, circusd, runit and s6: benchmarks/README.md.
 bench: $(VENV)/.run
 	@benchmarks/run
+
+# In virtual machines, beside limits, systemd-oomd and earlyoom under pressure: benchmarks/README.md.
+bench-pressure: $(VENV)/.test
+	sh tests/vm/install
+	@$(BIN)/python -m benchmarks.pressure
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
