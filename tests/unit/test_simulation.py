@@ -209,9 +209,9 @@ def test_a_recorded_trace_gives_the_governors_own_decisions() -> None:
 
 def test_what_was_shed_is_out_of_the_recorded_looks_its_memory_free_and_its_stalls_gone() -> None:
     node = plan(service("web", ESSENTIAL), service("worker", HEAVY))
-    result = simulation.replay(recorded(*[0.34] * 200, every=1.0), node)
+    result = simulation.replay(recorded(*[0.34] * 20, every=1.0), node)
     assert story(result) == [("squeezed", "worker"), ("shed", "worker")], "no helpless: there is room"
-    later = simulation.replay(recorded(*[0.34] * 700, every=1.0), node)
+    later = simulation.replay(recorded(*[0.34] * 30, every=1.0), node)
     assert story(later)[2] == ("returns", "worker"), "it held more than fits, but not for ever"
 
 
