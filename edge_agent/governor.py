@@ -241,7 +241,7 @@ def _give_back(work: Work) -> None:
 
 
 def _numbers(look: Look, some: float, full: float, since: float | None, *, short: bool, tight: bool) -> str:
-    held = "" if since is None else f" for {look.at - since:.1f} s"
+    held = "" if since is None or since == look.at else f" for {look.at - since:.1f} s"
     if short:
         return f"{_size(look.available)} of the machine's {_size(look.machine)} are available, under {FLOOR:.0%}{held}"
     if full >= FULL and some < HARD:
