@@ -215,7 +215,7 @@ def _step(work: Work, because: str, victims: list[str]) -> None:
         _act(work, name, FROZEN, memory, Freeze(name, f"{because}; keeps {_size(memory)} from growing"))
     else:
         rest = work.victims(without=name)
-        after = rest[0] if rest else "nobody, only essential services are left"
+        after = rest[0] if rest else "nobody"
         _act(work, name, SHED, memory, Shed(name, f"{because}; frees {_size(memory)}; next: {after}"))
 
 
