@@ -242,7 +242,7 @@ def _step(work: Work, because: str, victims: list[str]) -> None:
         _act(work, name, FROZEN, memory, Freeze(name, f"{because}; keeps {_size(memory)} from growing"))
     else:
         rest = work.victims(without=name)
-        after = rest[0] if rest else "nobody, only essential services are left"
+        after = rest[0] if rest else "nobody"
         _act(work, name, SHED, memory, Shed(name, f"{because}; frees {_size(memory)}; next: {after}"))
 
 
@@ -270,7 +270,7 @@ def _give_back(work: Work) -> None:
 
 
 def _numbers(look: Look, some: float, full: float, since: float | None, *, short: bool, tight: bool) -> str:
-    held = "" if since is None else f" for {look.at - since:.1f} s"
+    held = "" if since is None or since == look.at else f" for {look.at - since:.1f} s"
     if short:
         return f"{_size(look.available)} of the machine's {_size(look.machine)} are available, under {FLOOR:.0%}{held}"
     if full >= FULL and some < HARD:
