@@ -136,7 +136,7 @@ class Session:
             seen = seen or bool(found)
             held = self._memory()
             peak = max(peak, held)
-            if seen and (not found or self.keeper.held() or (peak > 200 << 20 and held < peak // 2)):
+            if seen and (not found or self.keeper.held() or (peak > 64 << 20 and held < peak // 2)):
                 dealt = time.monotonic() - begun
         if dealt is not None:
             time.sleep(SETTLE)

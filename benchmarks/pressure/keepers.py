@@ -16,9 +16,9 @@ DISK = Path("/srv/bench")
 UNITS = Path("/run/systemd/system")
 NAMES = ("essential", "worker", "hog")
 
-TOTAL, TOTAL_CPU = 600, 1.9
+TOTAL, TOTAL_CPU = 280, 1.9
 """MiB, cores: of the three together, where there is a total."""
-SHARES = {"essential": (120, 0.8), "worker": (120, 0.6), "hog": (240, 0.5)}
+SHARES = {"essential": (64, 0.8), "worker": (64, 0.6), "hog": (96, 0.5)}
 """MiB, cores: the fixed limits, or the requests of those that may borrow."""
 
 
