@@ -20,7 +20,7 @@ from . import text
 from .admission import BudgetError, Drop, Total, choose_drops, find_cycle, in_start_order, refusal
 from .demand import Amount, Demand, Facts, Profile
 from .enforcement import require
-from .model import Plan, Service
+from .model import Plan, Sandbox, Service
 
 __all__ = ["BudgetError", "compile_plan"]
 
@@ -31,6 +31,8 @@ OS_MEMORY_LEAST, OS_MEMORY_MOST = 64 * MIB, 512 * MIB
 OS_CPU = 100
 CPU_LEAST = 100
 DEFAULT_PIDS = 1024
+SANDBOX_MEMORY = 8 * MIB
+"""What a child needs before it becomes its program: 2.8 MiB were measured, with pages of 4 KiB; some have 16."""
 NOTHING = Amount()
 
 
@@ -62,6 +64,7 @@ def compile_plan(profile: Profile, facts: Facts, *, fit: bool = False) -> Plan:
         notes.append(
             "swap is zram, compressed RAM: what a service without a swap limit swaps out no longer counts as its memory"
         )
+    notes += profile.notes
     notes += [f"not acted on: {key}" for key in profile.not_acted_on]
     plan = Plan(
         profile=profile.name,
@@ -148,6 +151,10 @@ def _resolve(demand: Demand, total: Total, source: str, notes: list[str], proble
         elif limit > whole:
             above = f"the {resource} limit of {show(limit)} is above the total of {show(whole)}"
             notes.append(f"{service.name}: {above}, which holds first")
+    if memory_limit is not None and 0 < memory_limit < SANDBOX_MEMORY and service.sandbox != Sandbox():
+        why = f"its memory limit of {text.size(memory_limit)} is less than making its sandbox takes"
+        fix = f"raise resources.memory.limit to {text.size(SANDBOX_MEMORY)}, or set sandbox: none"
+        problems.append(f"cannot admit {where}: {why}; fix: {fix}")
     pids = service.limits.pids_limit
     return service._replace(
         limits=service.limits._replace(

@@ -44,6 +44,7 @@ class Profile(Record):
     enforcement: str = "auto"
     switch_timeout: float = 60.0
     not_acted_on: tuple[str, ...] = ()  # dotted keys with lines, accepted but without effect in this release
+    notes: tuple[str, ...] = ()  # sentences on what was decided for the person
 
 
 class Facts(Record):
@@ -63,4 +64,5 @@ class Facts(Record):
     io_device: str = ""  # 'major:minor' of the disk below the data directory, for io.max
     systemd: bool = False
     root: bool = False
+    sandbox_obstacle: str = ""  # why no service can have mounts of its own here: a code of host/confinement.py
     kernel: str = ""

@@ -12,7 +12,8 @@ import os
 from collections.abc import Iterable
 
 from .demand import Facts
-from .model import RESOURCES, Limits, Plan
+from .host.confinement import asked
+from .model import PROTECTIONS, RESOURCES, Limits, Plan, Sandbox
 from .records import Record
 
 ENFORCED, SAMPLED, NOT_ENFORCED, UNSET = "enforced", "sampled", "not enforced", "unset"
@@ -70,6 +71,16 @@ _CODES = {
         "put the data directory on a disk (EDGE_AGENT_DATA_DIR)",
     ),
     "no-swap": _Sentences("this machine has no swap", "nothing to do; a limit will matter once there is swap"),
+    "no-root": _Sentences("the agent does not run as root", "run the agent as root"),
+    "no-admin": _Sentences(
+        "the agent has no CAP_SYS_ADMIN, as in a container",
+        "start the container with that capability, or the agent outside of it",
+    ),
+    "old-kernel": _Sentences("mount_setattr(2) came with Linux 5.12", "use a kernel of at least 5.12"),
+    "started-without": _Sentences(
+        "the kernel refused it when the service started, or an older release started it",
+        "`edge-agent restart` it, and see its log",
+    ),
     "readback": _Sentences(
         "the kernel took the value but reports another one",
         "see whether something else writes to the agent's cgroups, and whether the value is beyond what the "
@@ -97,12 +108,13 @@ _MEANS = {
     ("swap", NOT_ENFORCED): "nothing bounds the swap",
     ("cpu", NOT_ENFORCED): "only nice and the scheduler class apply",
     ("io", NOT_ENFORCED): "only the I/O priority applies",
+    **{(name, NOT_ENFORCED): "the service runs without it" for name in PROTECTIONS},
     ("oom_group", NOT_ENFORCED): "when memory runs out the kernel may kill one process of a service alone",
 }
 
 
 class EnforcementError(Exception):
-    """The profile says ``enforcement: cgroup2`` and the machine cannot. ``problems``: ``cannot X: why; fix: Y``."""
+    """The profile requires cgroup v2 or a sandbox and the machine cannot. ``problems``: ``cannot X: why; fix: Y``."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -168,10 +180,43 @@ def predict_total(facts: Facts, plan: Plan) -> Outlook:
     return {resource: _held(facts, plan.enforcement, resource) for resource in ("memory", "cpu")}
 
 
+def predict_sandboxes(facts: Facts, plan: Plan) -> dict[str, Outlook]:
+    """For each service, what of its sandbox it will have, as far as can be known before it starts."""
+    return {service.name: _confined(facts, service.sandbox) for service in plan.services}
+
+
+def _confined(facts: Facts, sandbox: Sandbox) -> Outlook:
+    mounts = (NOT_ENFORCED, facts.sandbox_obstacle) if facts.sandbox_obstacle else (ENFORCED, "")
+    outlook = {}
+    for name in PROTECTIONS:
+        held = mounts if name not in ("no_new_privileges", "capabilities") else (ENFORCED, "")
+        outlook[name] = held if asked(sandbox, name) else (UNSET, "")
+    return outlook
+
+
 def require(facts: Facts, plan: Plan) -> None:
-    """Raise EnforcementError when the plan insists on cgroup v2 and something it asks for would not be held by it."""
+    """Raise EnforcementError when the plan insists on what this machine does not give: cgroup v2, or a sandbox."""
+    problems = [*_lacking_sandboxes(facts, plan), *(_lacking_controllers(facts, plan))]
+    if problems:
+        raise EnforcementError(problems)
+
+
+def _lacking_sandboxes(facts: Facts, plan: Plan) -> list[str]:
+    problems = []
+    for service in plan.services:
+        outlook = _confined(facts, service.sandbox)
+        lacking = [name for name, (kind, _) in outlook.items() if kind == NOT_ENFORCED]
+        if lacking and service.sandbox.required:
+            because, fix = reason("", outlook[lacking[0]][1])
+            names = ", ".join(lacking)
+            fix = f"{fix}, or set required: false in its sandbox"
+            problems.append(f"cannot sandbox {service.name} as asked ({names}): {because}; fix: {fix}")
+    return problems
+
+
+def _lacking_controllers(facts: Facts, plan: Plan) -> list[str]:
     if plan.enforcement != "cgroup2":
-        return
+        return []
     lacking: dict[str, set[str]] = {}
     for outlook in (predict_total(facts, plan), *predict(facts, plan).values()):
         for resource, (_, code) in outlook.items():
@@ -185,8 +230,7 @@ def require(facts: Facts, plan: Plan) -> None:
             if group:
                 because, fix = explain(group[0], "", code)
                 problems.append(f"cannot enforce {', '.join(group)} by cgroup2 as asked: {because}; fix: {fix}")
-    if problems:
-        raise EnforcementError(problems)
+    return problems
 
 
 def _outlook(facts: Facts, setting: str, limits: Limits) -> Outlook:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .records import Record
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 UNLIMITED = -1
 """``Restart.max_attempts``: never give up."""
 
@@ -16,6 +16,9 @@ ESSENTIAL, NORMAL, HEAVY = 100, 50, 0
 
 RESOURCES = ("memory", "swap", "cpu", "pids", "io", "oom_group")
 """What an enforcement report speaks of."""
+
+PROTECTIONS = ("no_new_privileges", "capabilities", "read_only", "private_tmp", "private_devices", "protect_home")
+"""What a sandbox report speaks of: fields of Sandbox."""
 
 
 class Limits(Record):
@@ -66,6 +69,20 @@ class Log(Record):
     max_bytes: int = 256 * 1024  # both segments together
 
 
+class Sandbox(Record):
+    """What a service may not do or see. As it stands nothing is taken from it, and ``required`` means nothing."""
+
+    no_new_privileges: bool = False  # PR_SET_NO_NEW_PRIVS: no setuid program gives it more than it has
+    capabilities: tuple[int, ...] | None = None  # CAP_* that it keeps, capabilities(7); None: not touched
+    read_only: bool = False  # every mount, /proc and /sys included, but its own directories and ``writable``
+    writable: tuple[str, ...] = ()  # absolute paths
+    private_tmp: bool = False  # /tmp, /var/tmp and /dev/shm of its own, in memory, inside its memory limit
+    private_devices: bool = False  # /dev with null, zero, full, random, urandom, tty and ptys alone
+    protect_home: bool = False  # /home, /root and /run/user are empty
+    visible: tuple[str, ...] = ()  # absolute paths that are seen, read-only, in what is private or empty
+    required: bool = False  # without all of this it does not start; else it starts with less, and that is said
+
+
 class Service(Record):
     """One service, every name resolved to a number, every default filled in, ready to start."""
 
@@ -91,6 +108,7 @@ class Service(Record):
     oom_score_adj: int = 0
     rlimits: tuple[tuple[int, int, int], ...] = ()  # (RLIMIT_*, soft, hard), -1 is infinity, setrlimit(2)
     directories: tuple[str, ...] = ()  # absolute, below the agent's data or run directory; made for its user
+    sandbox: Sandbox = Sandbox()
     freezable: bool = False  # under pressure it may be frozen before it is shed
 
 

@@ -8,6 +8,7 @@ dependants are to stop as well waits for them. Rolling back is switching to the 
 from __future__ import annotations
 
 from .changes import needs_resize, needs_restart
+from .grips import effective_importance
 from .lifecycle import (
     BACKOFF,
     COMPLETED,
@@ -134,6 +135,7 @@ def boot(
     good = _sharing(committed or plan, found)
     node = Node(good, found, *room(good), degraded=degraded)
     step = _Step(node, now)
+    _spare(step)
     step.actions.append(SetTotal(node.memory, node.cpu))
     for name, exited in dead.items():
         step.apply(name, exited)
@@ -210,11 +212,9 @@ def _begin(work: _Step, event: Switch) -> None:
                 work.units[name] = unit._replace(down=False)
             if unit.state == QUARANTINED:
                 work.apply(name, Start())
-        for service in event.plan.services:
-            if service.importance >= ESSENTIAL and service.name in work.units:
-                _keep_up(work, service.name)
         work.node = node._replace(plan=_sharing(event.plan, work.units), change=change)
         work.aim()
+        _spare(work)
         work.actions.append(Note("switching", "", f"from {node.plan.profile} to {event.plan.profile}"))
 
 
@@ -240,16 +240,19 @@ def _ask(work: _Step, event: Ask) -> None:
 def _shed(work: _Step, event: Shed | Return) -> None:
     unit, goal = work.units.get(event.name), work.goal.get(event.name)
     leaves = isinstance(event, Shed)
-    if unit is None or goal is None or goal.importance >= ESSENTIAL or bool(unit.shed) == leaves:
+    if unit is None or goal is None or effective_importance(work.goal)[event.name] >= ESSENTIAL:
+        return
+    if bool(unit.shed) == leaves:
         return
     work.units[event.name] = unit._replace(shed=event.text if leaves else "")
     work.actions.append(Note("shed" if leaves else "returns", event.name, event.text, notable=leaves))
 
 
-def _keep_up(work: _Step, name: str) -> None:
-    """An essential service is never kept from running."""
-    if work.units[name].shed:
-        work.units[name] = work.units[name]._replace(shed="")
+def _spare(work: _Step) -> None:
+    """An essential service, and what it needs, is never kept from running: the goal may be another than when it was."""
+    for name, importance in effective_importance(work.goal).items():
+        if importance >= ESSENTIAL and name in work.units and work.units[name].shed:
+            work.units[name] = work.units[name]._replace(shed="")
 
 
 def _close(work: _Step) -> None:
@@ -407,6 +410,7 @@ def _judge(work: _Step) -> bool:
     for name, unit in work.units.items():
         work.units[name] = unit._replace(down=name in change.down)
     work.aim()
+    _spare(work)
     return True
 
 

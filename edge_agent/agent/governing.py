@@ -11,8 +11,9 @@ import os
 from .. import governor as g
 from ..host.containment import MACHINE, TOTAL
 from ..host.loop import ERROR, HANGUP, READ, URGENT
-from ..host.senses import FULL, LEFT_OVER, SOME, Machine, Raw
+from ..host.senses import FULL, SOME
 from ..lifecycle import BACKOFF, KILLING, LIVE
+from ..looks import SHORTEST, STALE, Look, Raw, Reading, between
 from ..model import ESSENTIAL, Return, Shed, Unhealthy, Watch
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..governor import Decision, Look
+    from ..governor import Decision
     from ..host.loop import Timer
     from ..host.senses import Senses
     from ..model import Service
@@ -30,19 +31,8 @@ WINDOW = 500_000
 """Microseconds, the shortest of a trigger; it fires at governor.SOFT of it."""
 STUCK_WINDOW, STUCK = 10_000_000, 8_000_000
 """Microseconds: a service that waits for memory as a whole for so much of so long makes no progress."""
-STALE = 2.0
-"""Seconds; counters from before that say nothing about now."""
-SHORTEST = 0.05
-"""Seconds; between two looks closer than that shares would be noise."""
 SOON = 0.1
-"""Seconds to the second look, when a trigger ends a rest and there is nothing yet to compare with."""
-TIGHT = 0.1
-"""Share of the machine's memory: less available than that, and the stalls of the machine as a whole count. Otherwise
-they are those of services at their own limits, which are in there too."""
-LIMITED = 3.0
-"""Seconds for which a service waits by its own limit after it met it: memory.high has it sleep up to 2 s at a time."""
-OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
-"""Without PSI: seconds between looks, from OFTEN at the edge to SELDOM where more than the share NEAR is free."""
+"""Seconds to the second look, when a trigger ends a rest: the first one has nothing to compare with."""
 
 
 class Governing:
@@ -50,13 +40,10 @@ class Governing:
 
     def __init__(self, agent: Agent, senses: Senses) -> None:
         self.governor = g.Governor()
-        self.last: Look | None = None
+        self.last = Look(agent.loop.now(), psi=senses.psi)
         self._agent = agent
         self._senses = senses
-        self._machine = Machine()
-        self._raw: dict[str | None, Raw] = {}
-        self._at = -STALE
-        self._limited: dict[str, float] = {}  # service -> when its own limit was last seen to stop it
+        self._reading = Reading(-STALE)
         self._triggers: dict[int, str | None] = {}  # descriptor -> service, None for those of the node
         self._timer: Timer | None = None
         self._again = False
@@ -76,7 +63,7 @@ class Governing:
         now, self._begun = self._agent.loop.now(), True
         for name, unit in self._agent.node.units.items():
             if unit.shed:
-                grip = g.Grip(g.SHED, now, unit.service.limits.memory_request, 1, now, unit.shed)
+                grip = g.Grip(g.SHED, now, unit.service.limits.memory_request, 1, unit.shed)
                 self.governor = self.governor._replace(grips={**self.governor.grips, (g.MEMORY, name): grip})
         share = round(g.SOFT * WINDOW)
         self._listen(self._senses.arm(None, g.MEMORY, SOME, share, WINDOW), None, self._pressed)
@@ -114,15 +101,12 @@ class Governing:
         again = (unit.then if unit.state == KILLING else unit.state) == BACKOFF  # else it has given up, or was stopped
         if not again or unit.service.importance >= ESSENTIAL:
             return
-        self.governor, decisions = g.killed(self.governor, unit.service, held, self._agent.loop.now())
-        for decision in decisions:
-            self._carry_out(decision)
+        self.governor, shed = g.killed(self.governor, unit.service, held, self._agent.loop.now())
+        self._carry_out(shed)
         self._schedule()
 
     def ended(self, name: str) -> None:
         """Its place is given back, and the triggers with it."""
-        self._limited.pop(name, None)
-        self._raw.pop(name, None)
         for fd in [fd for fd, owner in self._triggers.items() if owner == name]:
             self._drop(fd)
 
@@ -137,6 +121,11 @@ class Governing:
         grip = self.governor.grips.get((g.MEMORY, name))
         if grip is not None and grip.level in (g.FROZEN, g.SHED):
             self._senses.freeze(name, frozen=False)
+
+    @property
+    def next(self) -> float | None:
+        """When the next look is due, though no trigger fires."""
+        return None if self._timer is None else self._timer.due
 
     def close(self) -> None:
         """No more looks."""
@@ -155,9 +144,10 @@ class Governing:
         """See, decide, act, and settle when to look again. ``pressed``: by a trigger."""
         agent = self._agent
         now = agent.loop.now()
-        self._again = pressed and now - self._at >= STALE
-        if not pressed or now - self._at >= SHORTEST:
-            self.last = look = self._see(now)
+        self._again = pressed and now - self._reading.at >= STALE
+        if not pressed or now - self._reading.at >= SHORTEST:
+            before, self._reading = self._reading, self.read(now)
+            self.last = look = between(before, self._reading)
             services = {service.name: service for service in agent.node.plan.services}
             for name, unit in agent.node.units.items():
                 if not unit.shed:
@@ -169,66 +159,19 @@ class Governing:
                 agent.woken()  # for those who follow the events
         self._schedule()
 
-    def _see(self, now: float) -> Look:
+    def read(self, now: float) -> Reading:
+        """All counters. Nothing changes by it."""
         agent, senses = self._agent, self._senses
-        elapsed = now - self._at
-        fresh = SHORTEST <= elapsed < STALE
-        before_machine, machine = self._machine, senses.machine()
-        names = [name for name, unit in agent.node.units.items() if unit.state in LIVE and unit.pid]
-        before, raw = self._raw, {}
-        for name in (None, *names):
-            found = senses.raw(name)
-            if found is not None:
-                raw[name] = found
-        self._machine, self._raw, self._at = machine, raw, now
-
-        def rate(after: int, earlier: int) -> float:
-            return max(0.0, (after - earlier) / elapsed) if fresh else 0.0
-
-        def share(after: int, earlier: int) -> float:
-            return min(1.0, rate(after, earlier) / 1e6)
-
-        total = raw.get(None, Raw())
-        some, full = 0.0, 0.0
-        if None not in raw or machine.available < TIGHT * machine.memory:
-            some = share(machine.memory_some, before_machine.memory_some)
-            full = share(machine.memory_full, before_machine.memory_full)
-        loads = {}
-        for name in names:
-            sample = agent.watching.usage(name)
-            after = raw.get(name, Raw(memory=0 if sample is None else sample.memory))
-            earlier = before.get(name, after)
-            loads[name] = g.Load(
-                memory=after.memory,
-                cpu=round(rate(after.cpu, earlier.cpu) / 1000),
-                io=round(rate(after.io, earlier.io)),
-                cpu_wait=share(after.cpu_some - after.throttled, earlier.cpu_some - earlier.throttled),
-                io_wait=share(after.io_some, earlier.io_some),
-            )
-            if after.limited != before.get(name, Raw()).limited:
-                self._limited[name] = now
-            # Waiting at its own limit, or because it is held, is no reason to take from others.
-            own = now - self._limited.get(name, -LIMITED) < LIMITED
-            if not own and not self.governor.grips.get((g.MEMORY, name), g.Grip()).level:
-                some = max(some, share(after.memory_some, earlier.memory_some))
-                full = max(full, share(after.memory_full, earlier.memory_full))
-        used = total.memory - total.cache if None in raw else sum(load.memory for load in loads.values())
-        return g.Look(
-            at=now,
-            some=some,
-            full=full,
-            free=max(0, agent.node.memory - used),
-            available=machine.available,
-            machine=machine.memory,
-            swap=machine.swap_free > LEFT_OVER,
-            loads=loads,
-        )
+        services = {}
+        for name, unit in agent.node.units.items():
+            if unit.state in LIVE and unit.pid:
+                sample = agent.watching.usage(name)
+                services[name] = senses.raw(name) or Raw(memory=0 if sample is None else sample.memory)
+        return Reading(now, senses.machine(), senses.raw(None), services, agent.node.memory, senses.psi)
 
     def _schedule(self) -> None:
         agent = self._agent
-        due = None if agent.done else g.next_look(self.governor, agent.loop.now())
-        if due is None and not agent.done and not self._senses.psi:
-            due = agent.loop.now() + self._pause()
+        due = None if agent.done else g.next_look(self.governor, self.last)
         if self._again and not agent.done:
             due = agent.loop.now() + SOON
         if self._timer is not None:
@@ -236,14 +179,6 @@ class Governing:
             self._timer = None
         if due is not None:
             self._timer = agent.loop.at(due, self.look)
-
-    def _pause(self) -> float:
-        """Without PSI: the less is left, the sooner."""
-        look = self.last
-        if look is None or not look.machine:
-            return SELDOM
-        left = min(look.available / look.machine, look.free / max(1, self._agent.node.memory))
-        return OFTEN + (SELDOM - OFTEN) * min(1.0, left / NEAR) ** 2
 
     # -- doing ---------------------------------------------------------------------------------------------------------
 
@@ -256,7 +191,7 @@ class Governing:
 
     def _press(self, name: str, resource: str, amount: int) -> None:
         limits = self._agent.node.units[name].service.limits
-        swap = self.last is not None and self.last.swap and limits.swap_limit != 0
+        swap = self.last.swap and limits.swap_limit != 0
         fd = self._senses.squeeze(name, resource, amount, swap=swap)
         if fd >= 0:
             self._agent.loop.watch(fd, READ, lambda _events: self._reclaimed(fd))

@@ -45,6 +45,8 @@ def resume(agent: Agent, plan: Plan, committed: Plan | None, degraded: str = "")
     found = recover(agent.store.units(), agent.containment, committed or plan, now, agent.processes)
     for complaint in agent.store.complaints:
         agent.note("set-aside", "", complaint, notable=True)
+    for remark in agent.store.remarks:
+        agent.note("release", "", remark, notable=True)
     for said in found.said:
         agent.note("adoption", "", said)
     if degraded:

@@ -5,18 +5,20 @@ Reads only Plans. It is executed in place by the front end, as ``python -I -S``:
 
 from __future__ import annotations
 
-import _socket
 import os
 import signal
 import sys
+import time
 
 from .. import __version__, codec
 from ..control.server import Server
-from ..host import senses
+from ..host import manager, senses
+from ..host.interpreter import interpreter
 from ..host.journal import Journal
 from ..host.loop import READ, Loop
 from ..host.probes import Prober
 from ..host.store import LockedError, Store
+from ..lifecycle import KILL_AGAIN, LIVE
 from ..model import Plan, Shutdown
 from .governing import Governing
 from .performer import Agent
@@ -25,6 +27,7 @@ from .verbs import Verbs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from ..host.containment import Containment
@@ -87,12 +90,18 @@ class Resident:
         self._options = options
         self._argv = argv
         self._interrupted = False
+        self._leaves = False
         os.umask(0o022)  # services of other users must reach their directories, whatever the caller's was
         self.loop = Loop()
         self.store = Store(options["run-dir"], options["data-dir"])
         self.store.lock()
+        given = self._given()
+        if given is not None:
+            self.store.expect(given)
         committed = self.store.committed()
-        plan = self._plan(committed)
+        plan = given or committed
+        if plan is None:
+            raise StartError(f"cannot start: {options['data-dir']} holds no plan; fix: give a profile")
         mode = options.get("enforcement") or plan.enforcement
         self.containment, seen = _containment(mode, options)
         self.containment.open()
@@ -105,7 +114,14 @@ class Resident:
         self.agent.woken = self.verbs.wake
         self._listen_for_signals()
         self.agent.note("agent", "", f"edge-agent {__version__} starts with profile {plan.profile}")
-        resume(self.agent, plan, committed, options.get("degraded", ""))
+        degraded = options.get("degraded", "")
+        if self.store.newer:
+            self.store.remarks.append(self.store.newer)
+            if given is None:
+                degraded = degraded or self.store.newer
+            elif given == committed:
+                committed = None  # nothing of it was lost: commit it anew, as this release writes it
+        resume(self.agent, plan, committed, degraded)
         if mode != "none":
             self.agent.governing.begin()
         self.server = Server(
@@ -116,7 +132,7 @@ class Resident:
             gid=int(options["control-gid"]) if options.get("control-gid") else None,
         )
 
-    def _plan(self, committed: Plan | None) -> Plan:
+    def _given(self) -> Plan | None:
         if "plan-fd" in self._options:
             fd = int(self._options["plan-fd"])
             with open(fd, "rb") as file:
@@ -124,16 +140,18 @@ class Resident:
         if "plan" in self._options:
             with open(self._options["plan"], "rb") as file:
                 return codec.unpack_plan(file.read(codec.MAX_BYTES + 1))
-        if committed is None:
-            raise StartError(f"cannot start: {self._options['data-dir']} holds no plan; fix: give a profile")
-        return committed
+        return None
 
     def run(self) -> None:
-        """Turn the loop until everything is stopped."""
-        tell_systemd("READY=1")
+        """Turn the loop until everything is stopped, or left to the next agent."""
+        manager.tell("READY=1")
+        manager.watchdog(self.loop)
         self.loop.run()
-        tell_systemd("STOPPING=1")
+        manager.tell("STOPPING=1")
         self.server.close()
+        if self._leaves:
+            self.store.close(remove=False)
+            return
         self.agent.close()
         self.containment.close(remove=True)
         self.store.close(remove=True)
@@ -150,17 +168,46 @@ class Resident:
     def _signalled(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGHUP:
-                self._reload()
+                self._reload(lambda _failure: None)
             elif number == signal.SIGUSR2:
                 self._reexec()
             elif self._interrupted:
+                self._shutdown()
                 self.agent.hurry()  # asked twice: the person does not want to wait for a graceful end
             else:
                 self._interrupted = True
-                self.agent.emit(Shutdown())
+                self._stop_or_leave(number)
 
-    def _reload(self) -> None:
-        """Have the front end compile the profile again and hand the plan over; the resident cannot read YAML."""
+    def _stop_or_leave(self, number: int) -> None:
+        """Stop everything; or leave it to the next agent, if the service manager restarts this one alone."""
+        unit = manager.own_unit() if number == signal.SIGTERM and not self.agent.node.closing else ""
+        home = manager.unit_of(self.containment.path) if self.containment.kind == "cgroup2" else unit
+        if unit and (home != unit or self.containment.kind == "tree"):
+            manager.ask(self.loop, unit, home, self._answered)
+        else:
+            self._shutdown()
+
+    def _answered(self, restarts_alone: bool) -> None:
+        if restarts_alone and not self.agent.node.closing:
+            self.agent.records.save()
+            self._leaves = True
+            self.loop.stop()
+        else:
+            self._shutdown()
+
+    def _shutdown(self) -> None:
+        if self.agent.node.closing:
+            return
+        live = [unit.service for unit in self.agent.node.units.values() if unit.state in LIVE]
+        most = sum(service.stop_timeout + KILL_AGAIN for service in live)
+        manager.tell(f"EXTEND_TIMEOUT_USEC={int(most * 1e6)}")  # each service has its time, however many there are
+        self.agent.emit(Shutdown())
+
+    def _reload(self, done: Callable[[str], None]) -> None:
+        """Have the front end compile the profile again and hand the plan over; the resident cannot read YAML.
+
+        ``done`` gets why it failed, '' when it did not.
+        """
         source, flags = self.agent.node.plan.source, self.agent.node.plan.flags
         environment = {
             **os.environ,
@@ -168,18 +215,23 @@ class Resident:
             "EDGE_AGENT_DATA_DIR": self._options["data-dir"],
             "EDGE_AGENT_LOG_DIR": self._options["log-dir"],
         }
-        argv = [sys.executable, "-m", "edge_agent", "--config", source, *flags]
-        pid = os.posix_spawn(sys.executable, argv, environment, setsigdef=[signal.SIGPIPE])
+        # ``switch`` never becomes an agent itself, should this one be gone by then.
+        argv = [interpreter(), "-m", "edge_agent", "switch", "--config", source, *flags]
+        pid = os.posix_spawn(argv[0], argv, environment, setsigdef=[signal.SIGPIPE])
         pidfd = os.pidfd_open(pid)
 
         def ended(_events: int) -> None:
             self.loop.forget(pidfd)
             os.close(pidfd)
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            text = ""
             if status != 0:
                 text = f"cannot reload {source}: the front end exited with {status}; the running plan stays"
                 self.agent.note("reload-failed", "", text, notable=True)
+            manager.tell("READY=1")
+            done(text)
 
+        manager.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         self.agent.note("reload", "", f"reload of {source} asked for")
         self.loop.watch(pidfd, READ, ended)
 
@@ -202,21 +254,6 @@ class Resident:
         self.server.close()
         self.store.close(remove=False)
         os.execv(sys.executable, [*sys.orig_argv[: len(sys.orig_argv) - len(self._argv)], *keep])  # noqa: S606
-
-
-def tell_systemd(message: str) -> None:
-    """sd_notify(3), where the service manager asked for it; silence otherwise."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address[:1] not in ("/", "@"):
-        return
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    try:
-        sock.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
-        sock.send(message.encode())
-    except OSError:
-        pass  # the manager is gone or deaf: no reason not to run
-    finally:
-        sock.close()
 
 
 def _containment(mode: str, options: dict[str, str]) -> tuple[Containment, Senses]:

@@ -7,8 +7,10 @@ import time
 
 from .. import __version__, codec
 from ..control.connection import Request
+from ..grips import due
+from ..host import confinement
 from ..lifecycle import HOLDING, Unit
-from ..model import ESSENTIAL, Ask, Shutdown, Switch
+from ..model import ESSENTIAL, PROTECTIONS, Ask, Shutdown, Switch
 from ..reconciler import room
 
 TYPE_CHECKING = False
@@ -26,7 +28,13 @@ LONGEST_WAIT = 30.0
 class Verbs:
     """The handler of requests. ``reload`` and ``reexec`` are what the process as a whole does."""
 
-    def __init__(self, agent: Agent, reload: Callable[[], None], reexec: Callable[[], None], enforcement: str) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        reload: Callable[[Callable[[str], None]], None],
+        reexec: Callable[[], None],
+        enforcement: str,
+    ) -> None:
         self.agent = agent
         self.enforcement = enforcement
         self.started = time.time()
@@ -38,6 +46,7 @@ class Verbs:
         self._verbs: dict[str, tuple[Callable[[Request], None], bool]] = {  # verb -> (answer, only for the privileged)
             "status": (self._status, False),
             "plan": (self._plan, False),
+            "look": (self._look, False),
             "switch": (self._switch, True),
             "start": (self._ask, False),
             "stop": (self._ask, False),
@@ -122,8 +131,16 @@ class Verbs:
         self.agent.emit(Shutdown())
 
     def _do_reload(self, request: Request) -> None:
-        self._reload()
-        request.reply({})
+        if not request.args.get("wait"):
+            request.reply({})
+
+        def ended(failure: str) -> None:  # an answer given already is not given twice
+            if failure:
+                request.fail("failed", failure, "see `edge-agent plan`")
+            else:
+                request.reply({})
+
+        self._reload(ended)
 
     def _do_reexec(self, request: Request) -> None:
         self.agent.records.save()
@@ -139,6 +156,18 @@ class Verbs:
     def _plan(self, request: Request) -> None:
         node = self.agent.node
         request.reply({"plan": codec.pack_plan(node.plan), "committed": node.change is None})
+
+    def _look(self, request: Request) -> None:
+        """The governor's counters, read once more; its own looks are not disturbed."""
+        reading = self.agent.governing.read(self.agent.loop.now())
+        request.reply(
+            {
+                **reading._asdict(),
+                "machine": reading.machine._asdict(),
+                "all": None if reading.all is None else reading.all._asdict(),
+                "services": {name: raw._asdict() for name, raw in reading.services.items()},
+            }
+        )
 
     def _logs(self, request: Request) -> None:
         name, cursor = request.args["name"], int(request.args.get("cursor", -1))
@@ -214,9 +243,27 @@ class Verbs:
                     },
                 },
                 "room": list(room(plan)),
+                "governor": self._governor(),
                 "services": services,
             }
         )
+
+    def _governor(self) -> dict[str, Any]:
+        """What is withheld, why, and when it may be given back if it stays calm until then."""
+        governing, away = self.agent.governing, time.time() - self.agent.loop.now()
+        held = [
+            {
+                "resource": resource,
+                "service": name,
+                "level": grip.level,
+                "since": grip.since + away,
+                "until": due(governing.governor, resource, grip) + away,
+                "why": grip.why,
+            }
+            for (resource, name), grip in governing.governor.grips.items()
+            if grip.level
+        ]
+        return {"held": held, "next": None if governing.next is None else governing.next + away}
 
     def _service(self, name: str, unit: Unit) -> dict[str, Any]:
         agent, limits = self.agent, unit.service.limits
@@ -239,6 +286,7 @@ class Verbs:
             "since": unit.since + away,
             "next": None if unit.deadline is None else unit.deadline + away,
             "down": unit.down,
+            "shed": unit.shed,
             "importance": unit.service.importance,
             "essential": unit.service.importance >= ESSENTIAL,
             "memory": {"request": limits.memory_request, "limit": limits.memory_limit, "used": usage.memory},
@@ -249,6 +297,7 @@ class Verbs:
             },
             "pids": {"limit": limits.pids_limit, "used": usage.pids},
             "enforcement": {resource: {"kind": kind, "code": code} for resource, (kind, code) in report.items()},
+            "sandbox": _confined(unit),
             "last_exit": {"text": unit.last_exit, "time": unit.last_exit_at + away} if unit.last_exit else None,
             "depends_on": list(unit.service.depends_on),
         }
@@ -283,6 +332,14 @@ class Verbs:
             "wakeups": self.agent.loop.wakeups,
             "since": self.started,
         }
+
+
+def _confined(unit: Unit) -> dict[str, dict[str, str]]:
+    """What of its sandbox the process has, as the kernel shows it now; {} when nothing runs or nothing is asked."""
+    if not unit.pid or not any(confinement.asked(unit.service.sandbox, name) for name in PROTECTIONS):
+        return {}
+    report = confinement.report(unit.service.sandbox, unit.pid)
+    return {name: {"kind": kind, "code": code} for name, (kind, code) in report.items()}
 
 
 def _report(report: dict[str, tuple[str, str]], resource: str) -> dict[str, str]:

@@ -112,10 +112,18 @@ def describe(facts: Facts, agent: int | None) -> list[str]:
         ("pressure (PSI)", "yes" if facts.psi else f"no; fix: psi=1 on {LINE}"),
         ("disk", facts.io_device or text.NOTHING),
         ("root", "yes" if facts.root else "no"),
+        ("sandboxes", _sandboxes(facts)),
         ("mode", chosen),
     ]
     width = max(len(name) for name, _value in rows)
     return [f"{name:<{width}}  {value}" for name, value in rows]
+
+
+def _sandboxes(facts: Facts) -> str:
+    if not facts.sandbox_obstacle:
+        return "yes"
+    because, fix = reason("", facts.sandbox_obstacle)
+    return f"without mounts of their own, because {because}; fix: {fix}"
 
 
 def _verdict_lines(verdicts: dict[str, tuple[str, str]]) -> list[str]:

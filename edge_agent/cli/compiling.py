@@ -7,6 +7,7 @@ import argparse
 from .. import budget, profile
 from ..demand import Facts
 from ..host import facts as machine
+from ..host.hierarchy import read_text
 from ..model import Plan
 from . import scope
 from .context import Context
@@ -34,9 +35,16 @@ def compile_selection(context: Context, selection: Selection, options: argparse.
 
 def look(context: Context, agent: int | None) -> Facts:
     """The machine as the agent with process id ``agent`` sees it, or as this command does."""
-    facts = machine.gather(data_dir=context.directories.data, pid=agent)
+    place = None if agent is None else _place_of(agent)
+    facts = machine.gather(data_dir=context.directories.data, pid=agent, override=place)
     context.debug("{}", facts)
     return facts
+
+
+def _place_of(agent: int) -> str:
+    """The delegated cgroup that an agent was given: under systemd it is another unit's than its own."""
+    words = read_text(f"/proc/{agent}/cmdline").split("\0")
+    return words[words.index("--cgroup-path") + 1] if "--cgroup-path" in words else ""
 
 
 def look_ahead(context: Context, agent: int | None) -> tuple[Facts, bool]:

@@ -18,9 +18,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
-    """Say it, and for shutdown wait until the agent is gone."""
+    """Say it, and wait: for a reload until its plan is in force or refused, for shutdown until the agent is gone."""
+    wait = not options.no_wait and context.verb == "reload"
     with context.connect() as client:
-        client.call(context.verb)
+        client.call(context.verb, {"wait": True} if wait else {}, options.timeout)
         if context.verb == "shutdown" and not options.no_wait:
             _until_gone(client, options.timeout)
     if context.json:
@@ -28,7 +29,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
     elif context.verb == "shutdown":
         say("stopping" if options.no_wait else "stopped")
     else:
-        say(f"{context.verb} accepted")
+        say("reloaded" if wait else f"{context.verb} accepted")
     return exits.OK
 
 

@@ -11,7 +11,7 @@ import argparse
 
 from ..codec import pack_plan, unpack_plan
 from ..demand import Facts
-from ..enforcement import predict, predict_total
+from ..enforcement import predict, predict_sandboxes, predict_total
 from ..model import Plan
 from ..profile.directories import variable
 from . import compiling, exits, resident, scope, selection
@@ -54,6 +54,8 @@ def _start(context: Context, options: argparse.Namespace) -> int:
                 f"cannot get a delegated cgroup from systemd: {failure}; going on without; fix: see `edge-agent check`"
             )
         facts = compiling.look(context, None)
+    elif (place := variable(context.environ, "CGROUP_ROOT")[0]) and facts.cgroup == "unified" and not facts.delegated:
+        note = f"cannot use the cgroup {place}: it is not there, or not ours; fix: see `edge-agent check`"
     degraded = ""
     try:
         plan = _plan(context, options, facts)
@@ -61,7 +63,7 @@ def _start(context: Context, options: argparse.Namespace) -> int:
         plan, degraded = _last_known_good(context, options, error)
     if note:
         complain([note])
-    say(*render(plan, predict(facts, plan), predict_total(facts, plan)).splitlines())
+    say(*render(plan, predict(facts, plan), predict_total(facts, plan), predict_sandboxes(facts, plan)).splitlines())
     fd = resident.plan_descriptor(pack_plan(plan))
     resident.execute(
         context.directories,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..codec import unpack_plan
-from ..enforcement import predict, predict_total
+from ..enforcement import predict, predict_sandboxes, predict_total
 from ..model import Plan
 from . import compiling, exits, scope, selection
 from .context import Context, say, show_json
@@ -24,14 +24,14 @@ def run(context: Context, options: argparse.Namespace) -> int:
     running, agent = _running(context)
     facts, asks = compiling.look_ahead(context, agent)
     plan = compiling.compile_selection(context, selection.choose(context, options), options, facts)
-    predicted, total = predict(facts, plan), predict_total(facts, plan)
+    predicted = predict(facts, plan), predict_total(facts, plan), predict_sandboxes(facts, plan)
     if context.json:
-        shown = to_dict(plan, predicted, total)
+        shown = to_dict(plan, *predicted)
         changes = diff(running, plan) if running else None
         shown["changes"] = None if changes is None else [change._asdict() for change in changes]
         show_json(shown)
         return exits.OK
-    say(*render(plan, predicted, total).splitlines())
+    say(*render(plan, *predicted).splitlines())
     if asks and plan.enforcement in scope.ENFORCEMENTS:
         say("", "started here, the agent first asks systemd for the delegated cgroup that this assumes")
     if running:

@@ -46,6 +46,7 @@ _PLAIN = {
     "oom_score_adj": "oom_score_adj",
     "rlimits": "rlimits",
     "directories": "own directories",
+    "sandbox": "sandbox",
     "freezable": "freezing under pressure",
 }
 """Fields of Service as a person calls them, in the order they are listed. Values stay out: an environment may

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from .. import text
 from ..admission import requested
 from ..enforcement import ENFORCED, SAMPLED, UNSET, Outlook, explain
-from ..model import ESSENTIAL, RESOURCES, Plan, Service
-from .statusview import not_enforced, wrapped
+from ..model import ESSENTIAL, PROTECTIONS, RESOURCES, Plan, Service
+from .statusview import confined, not_enforced, wrapped
 
 
-def to_dict(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> dict[str, object]:
-    """The plan for JSON: bytes, cores and seconds. ``predicted`` and ``total`` are enforcement's predictions."""
+def to_dict(
+    plan: Plan, predicted: Mapping[str, Outlook], total: Outlook, sandboxes: Mapping[str, Outlook]
+) -> dict[str, object]:
+    """The plan for JSON: bytes, cores and seconds. The others are enforcement's predictions."""
     memory, cpu = requested(plan.services)
     return {
         "profile": plan.profile,
@@ -33,15 +35,18 @@ def to_dict(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> dic
                 "enforcement": _verdict("cpu", *total["cpu"]),
             },
         },
-        "services": {service.name: _service(service, predicted[service.name]) for service in plan.services},
+        "services": {
+            service.name: _service(service, predicted[service.name], sandboxes[service.name])
+            for service in plan.services
+        },
         "notes": list(plan.notes),
     }
 
 
-def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> str:
+def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook, sandboxes: Mapping[str, Outlook]) -> str:
     """The plan as text: the services, the sums, what is not enforced and why, the notes."""
     lines = [f"profile {plan.profile} ({plan.source})", ""]
-    header = ("service", "importance", "memory", "limit", "cpu", "limit", "pids", "enforced")
+    header = ("service", "importance", "memory", "limit", "cpu", "limit", "pids", "sandbox", "enforced")
     rows = [
         (
             service.name,
@@ -51,18 +56,19 @@ def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> str:
             text.cores(service.limits.cpu_request),
             text.cores(service.limits.cpu_limit),
             text.NOTHING if service.limits.pids_limit is None else str(service.limits.pids_limit),
+            confined(_report(sandboxes[service.name])),
             _summary(predicted[service.name]),
         )
         for service in plan.services
     ]
     reserve = text.size(plan.memory_reserve), text.cores(plan.cpu_reserve)
-    rows.append(("(the agent)", "", reserve[0], "", reserve[1], "", "", ""))
+    rows.append(("(the agent)", "", reserve[0], "", reserve[1], "", "", "", ""))
     memory, cpu = requested(plan.services)
     memory_cells = text.size(memory + plan.memory_reserve), text.size(plan.memory_total)
     cpu_cells = text.cores(cpu + plan.cpu_reserve), text.cores(plan.cpu_total)
-    rows.append(("(total)", "", *memory_cells, *cpu_cells, "", _summary(total)))
-    lines += text.table(header, rows, "<<>>>>><")
-    reasons = not_enforced(_reports(predicted, total))
+    rows.append(("(total)", "", *memory_cells, *cpu_cells, "", "", _summary(total)))
+    lines += text.table(header, rows, "<<>>>>><<")
+    reasons = not_enforced(_reports(predicted, total, sandboxes))
     if reasons:
         lines += ["", *reasons]
     if plan.notes:
@@ -70,8 +76,8 @@ def render(plan: Plan, predicted: Mapping[str, Outlook], total: Outlook) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _service(service: Service, outlook: Outlook) -> dict[str, object]:
-    limits = service.limits
+def _service(service: Service, outlook: Outlook, sandbox: Outlook) -> dict[str, object]:
+    limits, kept = service.limits, service.sandbox
     return {
         "importance": service.importance,
         "essential": service.importance >= ESSENTIAL,
@@ -83,6 +89,16 @@ def _service(service: Service, outlook: Outlook) -> dict[str, object]:
         "pids": {"limit": limits.pids_limit},
         "io": {"weight": limits.io_weight, "read_bps": limits.io_read_bps, "write_bps": limits.io_write_bps},
         "enforcement": {resource: _verdict(resource, *outlook[resource]) for resource in RESOURCES},
+        "user": {"uid": service.uid, "gid": service.gid, "groups": list(service.groups)},
+        "sandbox": {name: _verdict(name, *sandbox[name]) for name in PROTECTIONS}
+        | {
+            "kept_capabilities": None
+            if kept.capabilities is None
+            else [text.CAPABILITIES[n] for n in kept.capabilities],
+            "writable": list(kept.writable),
+            "visible": list(kept.visible),
+            "required": kept.required,
+        },
     }
 
 
@@ -109,9 +125,13 @@ def _summary(outlook: Outlook) -> str:
     return cell.replace("_", " ")
 
 
-def _reports(predicted: Mapping[str, Outlook], total: Outlook) -> dict[str, dict[str, dict[str, str]]]:
+def _reports(
+    predicted: Mapping[str, Outlook], total: Outlook, sandboxes: Mapping[str, Outlook]
+) -> dict[str, dict[str, dict[str, str]]]:
     """Predictions in the shape of the agent's own reports, so that ``status`` and ``plan`` say them alike."""
-    return {
-        name: {resource: {"kind": kind, "code": code} for resource, (kind, code) in outlook.items()}
-        for name, outlook in {"the total": total, **predicted}.items()
-    }
+    services = {name: _report({**outlook, **sandboxes[name]}) for name, outlook in predicted.items()}
+    return {"the total": _report(total), **services}
+
+
+def _report(outlook: Outlook) -> dict[str, dict[str, str]]:
+    return {name: {"kind": kind, "code": code} for name, (kind, code) in outlook.items()}

@@ -14,6 +14,7 @@ import time
 from binascii import crc32
 
 from ..demand import Facts
+from ..host.facts import CGROUP_ROOT_VARIABLE
 from ..host.hierarchy import AGENT, read_text
 from .context import Context
 
@@ -26,7 +27,9 @@ _MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freede
 
 
 def wanted(facts: Facts, enforcement: str) -> bool:
-    """Whether there is a cgroup to be had that this process has not."""
+    """Whether there is a cgroup to be had that this process has not, and was not told to use another."""
+    if os.environ.get(CGROUP_ROOT_VARIABLE):
+        return False
     return facts.systemd and facts.cgroup == "unified" and not facts.delegated and enforcement in ENFORCEMENTS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from ..codec import MAX_BYTES, PlanError, unpack_plan
+from ..codec import MAX_BYTES, PlanError, unpack_choice, unpack_plan
 from ..model import Plan
 from ..profile.directories import variable
 from ..profile.files import DEFAULT
@@ -67,25 +67,39 @@ def choose(context: Context, options: argparse.Namespace) -> Selection:
         if value:
             by_path = name == "CONFIG"
             return Selection(None if by_path else value, os.path.abspath(value) if by_path else None, False, source)
-    plan = committed(context)
+    last = _last(context)
     default = os.path.join(context.directories.config, DEFAULT)
-    if plan is None and os.path.exists(default):
+    if last is None and os.path.exists(default):
         return Selection(None, default, False, default)
-    if plan is None:
+    if last is None:
         raise CommandError(
             exits.CONFIGURATION,
             f"cannot {context.task}: nothing says which profile; fix: give --profile NAME or --config FILE, "
             "or set EDGE_AGENT_CONFIG",
         )
-    _as_before(options, plan.flags)
-    return Selection(None, plan.source, False, "the last choice")
+    source, flags = last
+    _as_before(options, flags)
+    return Selection(None, source, False, "the last choice")
 
 
 def committed(context: Context) -> Plan | None:
-    """The last known good plan, None when there is none that can be read."""
+    """The last known good plan, what is known here of a newer release's; None when there is none that can be read."""
     try:
-        with open(os.path.join(context.directories.data, PLAN), "rb") as file:
-            return unpack_plan(file.read(MAX_BYTES + 1))
+        return unpack_plan(_read(context), newer=True)
     except (OSError, PlanError) as error:
         context.debug("no committed plan: {}", error)
         return None
+
+
+def _last(context: Context) -> tuple[str, tuple[str, ...]] | None:
+    """Source and flags of the last choice: what is left of it when another release wrote the plan."""
+    try:
+        return unpack_choice(_read(context))
+    except (OSError, PlanError) as error:
+        context.debug("no last choice: {}", error)
+        return None
+
+
+def _read(context: Context) -> bytes:
+    with open(os.path.join(context.directories.data, PLAN), "rb") as file:
+        return file.read(MAX_BYTES + 1)

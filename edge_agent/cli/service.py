@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
+from ..host.interpreter import interpreter
 from .context import Context
 
 
@@ -17,5 +17,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context, options: argparse.Namespace) -> int:
     """Become the service. Raises OSError."""
     context.debug("executing the bundled service {}", options.name)
-    argv = [sys.executable, "-m", "edge_agent.services", options.name]
-    os.execve(sys.executable, argv, dict(context.environ))  # noqa: S606 - no shell, and this very interpreter
+    argv = [interpreter(), "-m", "edge_agent.services", options.name]
+    os.execve(argv[0], argv, dict(context.environ))  # noqa: S606 - no shell, and this very program

@@ -7,12 +7,12 @@ from typing import Any
 
 from .. import text
 from ..enforcement import consequence, reason
-from ..model import RESOURCES
+from ..model import PROTECTIONS, RESOURCES
 
 Reports = Mapping[str, Mapping[str, Mapping[str, str]]]
 """Service -> resource -> {'kind', 'code'}."""
 
-_WORDS = {"oom_group": "oom group"}
+_WORDS = {name: name.replace("_", " ") for name in (*RESOURCES, *PROTECTIONS)}
 
 
 def render(status: Mapping[str, Any], now: float) -> list[str]:
@@ -32,7 +32,12 @@ def render(status: Mapping[str, Any], now: float) -> list[str]:
     if status.get("stopping"):
         lines.append("stopping everything")
     lines += ["", *_budget(status["budget"]), "", *_services(status["services"])]
-    reports = {name: service["enforcement"] for name, service in status["services"].items()}
+    withheld = held(status, now)
+    if withheld:
+        lines += ["", *withheld]
+    reports = {
+        name: service["enforcement"] | service.get("sandbox", {}) for name, service in status["services"].items()
+    }
     total = {"the total": {name: part["enforcement"] for name, part in status["budget"].items()}}
     reasons = not_enforced({**total, **reports})
     if reasons:
@@ -52,23 +57,48 @@ def _budget(budget: Mapping[str, Any]) -> list[str]:
 def _services(services: Mapping[str, Any]) -> list[str]:
     if not services:
         return ["no services"]
-    header = ("service", "state", "pid", "memory", "limit", "cpu", "limit", "restarts", "limits")
+    header = ("service", "state", "pid", "memory", "limit", "cpu", "limit", "restarts", "sandbox", "limits")
     rows = [
         (
             name,
-            service["state"]
-            + (f" ({service['reason']})" if service["reason"] and len(service["reason"]) <= 24 else ""),
+            _state(service),
             str(service["pid"] or text.NOTHING),
             text.size(service["memory"]["used"]),
             text.size(service["memory"]["limit"]),
             _cores(service["cpu"]["used"]),
             _cores(service["cpu"]["limit"]),
             str(service["restarts"]),
+            confined(service.get("sandbox", {})),
             summary(service["enforcement"]),
         )
         for name, service in services.items()
     ]
-    return text.table(header, rows, "<<>>>>>><")
+    return text.table(header, rows, "<<>>>>>><<")
+
+
+def confined(report: Mapping[str, Mapping[str, str]]) -> str:
+    """``yes`` when a service has all of the sandbox it asks for, ``partly``, ``no``; ``-`` when it asks for none."""
+    held = [part["kind"] == "enforced" for part in report.values() if part["kind"] != "unset"]
+    if not held:
+        return text.NOTHING
+    return "yes" if all(held) else "partly" if any(held) else "no"
+
+
+def _state(service: Mapping[str, Any]) -> str:
+    reason = "shed" if service.get("shed") and service["state"] == "off" else service["reason"]
+    return str(service["state"]) + (f" ({reason})" if reason and len(reason) <= 24 else "")
+
+
+def held(status: Mapping[str, Any], now: float, name: str = "") -> list[str]:
+    """A sentence for each thing that is withheld, of one service or of all."""
+    lines = []
+    for grip in status.get("governor", {}).get("held", ()):
+        if name in ("", grip["service"]):
+            what = grip["level"] if grip["resource"] == "memory" else f"{grip['level']} in {grip['resource']}"
+            back = f"in {span(grip['until'] - now)}" if grip["until"] > now else "as soon as it fits"
+            sentence = f"{grip['service']} is {what}, since {span(now - grip['since'])}: {grip['why']}; "
+            lines += wrapped(sentence + f"given back {back} if it stays calm")
+    return lines
 
 
 def summary(report: Mapping[str, Mapping[str, str]]) -> str:

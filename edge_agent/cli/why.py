@@ -11,7 +11,7 @@ from .. import text
 from ..text import event
 from . import exits
 from .context import Context, say, show_json, unknown_service
-from .statusview import not_enforced, span, summary
+from .statusview import held, not_enforced, span, summary, wrapped
 
 LAST = 8
 """Events told."""
@@ -61,6 +61,7 @@ def tell(name: str, status: Mapping[str, Any], events: Sequence[Mapping[str, Any
     service = status["services"][name]
     return [
         *_state(name, service, now),
+        *(held(status, now, name) or _shed(name, service)),
         *_dependencies(name, status["services"]),
         *_history(service, now),
         *_limits(name, service),
@@ -78,11 +79,18 @@ def _state(name: str, service: Mapping[str, Any], now: float) -> list[str]:
     due = service.get("next")
     if state == "backoff" and due is not None:
         lines.append(f"It will be started again in {span(due - now)}.")
-    if state == "off" and service.get("down"):
+    if state == "off" and service.get("shed"):
+        lines.append(f"Memory was short; it returns by itself, or now by `edge-agent start {name}`.")
+    elif state == "off" and service.get("down"):
         lines.append(f"A person stopped it; `edge-agent start {name}` starts it.")
     if state == "quarantined":
         lines.append(f"`edge-agent restart {name}` gives it a new chance, and so does a switch that changes it.")
     return lines
+
+
+def _shed(name: str, service: Mapping[str, Any]) -> list[str]:
+    """Kept from running by an agent that has nothing on when: it has just started."""
+    return wrapped(f"{name} is shed: {service['shed']}") if service.get("shed") else []
 
 
 def _dependencies(name: str, services: Mapping[str, Any]) -> list[str]:
@@ -93,10 +101,13 @@ def _dependencies(name: str, services: Mapping[str, Any]) -> list[str]:
         for other in services[name]["depends_on"]
         if services.get(other, {}).get("state") not in ("ready", "completed")
     ]
-    return [
-        f"It depends on {other}, which is {services[other]['state'] if other in services else 'absent'}."
-        for other in missing
-    ]
+    return [f"It depends on {other}, which is {_state_of(services.get(other))}." for other in missing]
+
+
+def _state_of(service: Mapping[str, Any] | None) -> str:
+    if service is None:
+        return "absent"
+    return f"{service['state']} (shed)" if service.get("shed") else str(service["state"])
 
 
 def _history(service: Mapping[str, Any], now: float) -> list[str]:

@@ -14,7 +14,7 @@ import signal
 from . import limits as held
 from .cgroupfs import Cgroup
 from .containment import MACHINE, OWN, TOTAL, OomCounts, Usage
-from .hierarchy import AGENT, SERVICES, read_text
+from .hierarchy import AGENT, SERVICES, memory_disabled, read_text
 from .process import open_pidfd, same_process
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ class CgroupContainment:
         self, root: str, *, io_device: str = "", sampled: bool = True, proc: str = "/proc", sys: str = "/sys"
     ) -> None:
         self.missing: dict[str, str] = {}
-        self._path = root
+        self.path = root
         self._device = io_device
         self._sampled = sampled
         self._proc = proc
@@ -53,7 +53,7 @@ class CgroupContainment:
 
     def open(self) -> None:
         """Get out of the way if need be, and hand the controllers down to services/. Raises OSError."""
-        self._root = Cgroup(self._path)
+        self._root = Cgroup(self.path)
         self._services = self._root.make(SERVICES)
         if os.getpid() in self._root.own_procs():
             agent = self._root.make(AGENT)
@@ -274,9 +274,8 @@ class CgroupContainment:
         return _events(self._services, "memory_events_local").get("oom", 0)
 
     def _why_absent(self, controller: str) -> str:
-        words = read_text(f"{self._proc}/cmdline").split()
-        disabled = any(word.startswith("cgroup_disable=") and controller in word for word in words)
-        return "memory-disabled" if controller == "memory" and disabled else "no-controller"
+        disabled = controller == "memory" and memory_disabled(read_text(f"{self._proc}/cmdline"))
+        return "memory-disabled" if disabled else "no-controller"
 
     def _weight_attribute(self) -> str:
         """Weights have an effect under BFQ, or where io.cost is on for the disk; the file alone says nothing."""

@@ -9,8 +9,10 @@ import errno
 import os
 import signal
 import socket
+import sys
 
 from . import process
+from .confinement import has_mounts
 from .loop import READ, WRITE
 
 TYPE_CHECKING = False
@@ -98,8 +100,16 @@ class ConnectCheck:
             self._finish(judge_status(self._where, self._answer))
 
 
+def _oldest(pids: list[int]) -> int:
+    """The main process, by its start, as numbers come around; 0: there is none."""
+    return min(pids, key=lambda pid: (process.start_time(pid) or sys.maxsize, pid), default=0)
+
+
 class ExecCheck:
-    """Healthy when a program, started inside the service's containment with its attributes, ends with exit code 0."""
+    """Healthy when a program, started inside the service's containment with its attributes, ends with exit code 0.
+
+    In a sandbox it shares the mounts of the main process: the /tmp it looks into is the service's own.
+    """
 
     def __init__(self, loop: Loop, containment: Containment, service: Service, done: Done) -> None:
         self._loop = loop
@@ -111,7 +121,8 @@ class ExecCheck:
             entry = containment.entry(service.name)
             marker = containment.marker(service.name)
             probe = service._replace(argv=service.health.argv)
-            child = process.launch(probe, entry_fd=entry, stdout=null, env_extra=marker)
+            beside = _oldest(containment.members(service.name)) if has_mounts(service.sandbox) else 0
+            child = process.launch(probe, entry_fd=entry, stdout=null, env_extra=marker, beside=beside)
         except process.LaunchError as error:
             raise OSError(errno.EAGAIN, str(error)) from None
         finally:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         """
 
         kind: str  # 'cgroup2' | 'tree'
+        path: str  # the delegated directory; '' for a tree
 
         def open(self) -> None:
             """Make the place for services. Needed once before anything else; services from before stay untouched."""

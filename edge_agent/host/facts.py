@@ -13,7 +13,8 @@ import psutil
 
 from ..demand import Facts
 from ..records import Record
-from .hierarchy import Hierarchy, find, read_mounts, read_text
+from . import confinement
+from .hierarchy import Hierarchy, find, memory_disabled, read_mounts, read_text
 
 CGROUP_ROOT_VARIABLE = "EDGE_AGENT_CGROUP_ROOT"
 """Names a directory of a v2 hierarchy in which the agent shall make its cgroups, whatever else the machine has."""
@@ -65,6 +66,7 @@ def gather(
         access=access,
     )
     sizes = machine()
+    process, release = f"{proc}/{pid or 'self'}", read_text(f"{proc}/sys/kernel/osrelease").strip()
     device, scheduler = _disk(data_dir, sys, f"{proc}/self", device_of or _device_of)
     return Facts(
         memory=min([sizes.memory, *_memory_bounds(place)]),
@@ -75,13 +77,14 @@ def gather(
         controllers=place.controllers,
         delegated=place.delegated,
         cgroup_path=place.path,
-        memory_disabled_on_cmdline=_memory_disabled(read_text(f"{proc}/cmdline")),
+        memory_disabled_on_cmdline=memory_disabled(read_text(f"{proc}/cmdline")),
         psi=bool(read_text(f"{proc}/pressure/memory")),  # there but unreadable (EOPNOTSUPP) without psi=1
         io_weight=_io_weight(place, device, scheduler),
         io_device=device,
         systemd=os.path.isdir(f"{run}/systemd/system"),
         root=os.geteuid() == 0,
-        kernel=read_text(f"{proc}/sys/kernel/osrelease").strip(),
+        sandbox_obstacle=confinement.obstacle(read_text(f"{process}/status"), release),
+        kernel=release,
     )
 
 
@@ -91,19 +94,6 @@ def _swap_kind(swaps: str) -> str:
     if not names:
         return "none"
     return "zram" if any(os.path.basename(name).startswith("zram") for name in names) else "disk"
-
-
-def _memory_disabled(cmdline: str) -> bool:
-    """Whether the kernel was told to leave out the memory controller.
-
-    Raspberry Pi kernels know cgroup_enable= too, and it wins over the cgroup_disable= that their firmware adds.
-    """
-    disabled = enabled = False
-    for word in cmdline.split():
-        name, _, value = word.partition("=")
-        disabled = disabled or (name == "cgroup_disable" and "memory" in value.split(","))
-        enabled = enabled or (name == "cgroup_enable" and "memory" in value.split(","))
-    return disabled and not enabled
 
 
 def _memory_bounds(place: Hierarchy) -> list[int]:

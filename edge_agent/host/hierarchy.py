@@ -74,7 +74,9 @@ def find(
         path = override.rstrip("/") or "/"
         if not os.path.isfile(path + "/cgroup.controllers"):
             return Hierarchy(kind)
-        return Hierarchy(kind, path, _controllers(path), _writable(path, allowed), path)
+        within = mount is not None and path.startswith(mount.point.rstrip("/") + "/")
+        top = mount.point if mount is not None and within else path
+        return Hierarchy(kind, path, _controllers(path), _writable(path, allowed), top)
     if kind != "unified" or mount is None:
         return Hierarchy(kind)
     own = _own_directory(process, mount)
@@ -91,6 +93,19 @@ def find(
         path, ours = candidates[0], True
     delegated = ours and "ro" not in mount.options and _writable(path, allowed)
     return Hierarchy(kind, path, _controllers(path), delegated, mount.point)
+
+
+def memory_disabled(cmdline: str) -> bool:
+    """Whether the kernel was told to leave out the memory controller.
+
+    Raspberry Pi kernels know cgroup_enable= too, and it wins over the cgroup_disable= that their firmware adds.
+    """
+    disabled = enabled = False
+    for word in cmdline.split():
+        name, _, value = word.partition("=")
+        disabled = disabled or (name == "cgroup_disable" and "memory" in value.split(","))
+        enabled = enabled or (name == "cgroup_enable" and "memory" in value.split(","))
+    return disabled and not enabled
 
 
 def read_mounts(process: str = "/proc/self") -> list[Mount]:

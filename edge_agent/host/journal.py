@@ -1,12 +1,14 @@
 """Events for people: the last ones in memory, the notable ones on disk as well, so that a reboot does not lose why.
 
 On disk: two segments of at most SEGMENT bytes in the data directory, records with length and CRC-32 in front. A torn
-tail, as a power cut leaves it, ends the reading of that segment and nothing else. Nothing is written for the rest:
-flash wears.
+tail, as a power cut leaves it, ends the reading of that segment and is cut off before the next record. Nothing is
+written for the rest: flash wears, and one record of 100 bytes costs an ext4 some 20 KiB of blocks and journal. So the
+same event of the same service is written when it is new, and then, counted, in growing gaps: see Repeats.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -16,10 +18,7 @@ from collections import deque
 import msgpack
 
 from ..records import Record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from .repeats import Repeats
 
 KEPT = 256
 SEGMENT = 64 * 1024
@@ -44,19 +43,20 @@ class Journal:
         self._path = os.path.join(data_dir, "events")
         self._entries: deque[Entry] = deque(maxlen=KEPT)
         self._said_full = False
+        self._repeats = Repeats()
         self.listeners: list[object] = []
-        for path in (self._path + ".1", self._path):
-            self._entries.extend(_records(path))
+        _load(self._path + ".1", self._entries)
+        self._good = _load(self._path, self._entries)[0]  # bytes of the file that can be read
         self.last = self._entries[-1].seq if self._entries else 0
 
     def add(self, kind: str, service: str, text: str, *, notable: bool) -> Entry:
-        """Append an event; a notable one is on disk on return, unless the disk refuses (which is an event too)."""
+        """Append an event; a notable one is on disk on return, or one like it is, or the disk refuses: an event too."""
         self.last += 1
         entry = Entry(self.last, time.time(), time.monotonic(), kind, service, text[:2000])
         self._entries.append(entry)
         if notable:
             try:
-                self._write(entry)
+                self._keep(entry)
                 self._said_full = False
             except OSError as error:
                 if not self._said_full:
@@ -74,17 +74,41 @@ class Journal:
                     break
         return found
 
+    def _keep(self, entry: Entry) -> None:
+        event = (entry.kind, entry.service, entry.text)
+        more = self._repeats.due(*event, entry.uptime)
+        if more < 0:
+            return
+        self._write(entry._replace(text=f"{entry.text} (and {more} more like it before)") if more else entry)
+        self._repeats.written(*event, entry.uptime)
+
     def _write(self, entry: Entry) -> None:
         data = msgpack.packb(entry)
         record = _HEAD.pack(len(data), crc32(data)) + data
-        if _size(self._path) + len(record) > SEGMENT:
+        if _size(self._path) != self._good:
+            self._good = _mend(self._path)
+        if self._good + len(record) > SEGMENT:
             os.rename(self._path, self._path + ".1")
+            self._good = 0
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         try:
-            os.write(fd, record)
+            if os.write(fd, record) != len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fdatasync(fd)
         finally:
             os.close(fd)
+        if not self._good:
+            sync_directory(os.path.dirname(self._path))
+        self._good += len(record)
+
+
+def sync_directory(path: str) -> None:
+    """Have the names in a directory on the disk, fsync(2): that of a file is not there with its content."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _size(path: str) -> int:
@@ -94,15 +118,27 @@ def _size(path: str) -> int:
         return 0
 
 
-def _records(path: str) -> Iterator[Entry]:
+def _mend(path: str) -> int:
+    """Cut a torn record off, behind which nothing would be found; the bytes left. Raises OSError."""
+    good, size = _load(path, deque(maxlen=0))
+    if good and good < size:
+        os.truncate(path, good)
+    elif size and not good:
+        os.rename(path, path + ".bad")  # none of it is ours to cut
+    return good
+
+
+def _load(path: str, into: deque[Entry]) -> tuple[int, int]:
+    """Append the file's entries; how many bytes of it they are, and how many it has. An unreadable one has none."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
-        return
+        return 0, 0
     try:
+        size = os.fstat(fd).st_size
         data = os.read(fd, SEGMENT + 4096)
     except OSError:
-        return
+        return 0, 0
     finally:
         os.close(fd)
     position = 0
@@ -110,10 +146,11 @@ def _records(path: str) -> Iterator[Entry]:
         length, crc = _HEAD.unpack_from(data, position)
         body = data[position + _HEAD.size : position + _HEAD.size + length]
         if len(body) < length or crc32(body) != crc:
-            return
+            break
         try:
             seq, at, uptime, kind, service, text = msgpack.unpackb(body, strict_map_key=True)
-            yield Entry(int(seq), float(at), float(uptime), str(kind), str(service), str(text))
+            into.append(Entry(int(seq), float(at), float(uptime), str(kind), str(service), str(text)))
         except (ValueError, TypeError):
-            return
+            break
         position += _HEAD.size + length
+    return position, size

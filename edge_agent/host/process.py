@@ -13,7 +13,9 @@ import os
 import resource
 import signal
 
+from ..model import Sandbox
 from ..records import Record
+from . import sandbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ IOPRIO_SET = {
     "riscv64": 30,
 }
 """Numbers of ioprio_set(2), which the C library does not wrap, by ``uname -m``."""
+
+NO_SANDBOX = Sandbox()
 
 _changed_signals: list[int] = []  # whose disposition is not the default in this process, found at the first launch
 _PERMISSION = (errno.EPERM, errno.EACCES)
@@ -105,12 +109,14 @@ def launch(
     env_extra: tuple[tuple[str, str], ...] = (),
     notify_path: str | None = None,
     chroot: str | None = None,
+    beside: int = 0,
 ) -> Child:
     """Fork the service's process and hold it before its first instruction.
 
     ``entry_fd``: cgroup.procs of its cgroup, open for writing, or -1. ``stdout``: becomes its standard output and
     error. Its environment is the service's, ``env_extra``, a default PATH, and with ``notify_path`` NOTIFY_SOCKET and
-    WATCHDOG_USEC. Descriptors 0 to 2 must be open in the caller, and its signal handlers installed before the first
+    WATCHDOG_USEC. ``beside``: a process of the same service, whose mounts it shares instead of making its own.
+    Descriptors 0 to 2 must be open in the caller, and its signal handlers installed before the first
     launch. Raises LaunchError.
     """
     opened: list[int] = []
@@ -124,7 +130,7 @@ def launch(
         try:
             pid = os.fork()
             if pid == 0:
-                _child(service, entry_fd, stdout, release_read, error_write, env_extra, notify_path, chroot)
+                _child(service, entry_fd, stdout, release_read, error_write, env_extra, notify_path, chroot, beside)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     except OSError as error:
@@ -260,6 +266,7 @@ def _child(
     env_extra: tuple[tuple[str, str], ...],
     notify_path: str | None,
     chroot: str | None,
+    beside: int,
 ) -> Never:
     text = ""
     try:
@@ -271,7 +278,10 @@ def _child(
         _take_attributes(service)
         if chroot is not None:
             _try(f"change root to {chroot}", "create that directory", os.chroot, chroot)
+        confine = _isolate(service, notify_path, beside)
+        _take_rlimits(service)
         _take_identity(service)
+        confine()
         _try(f"enter its directory {service.cwd}", "create it, or give its user access", os.chdir, service.cwd)
         environment = _environment(service, env_extra, notify_path)
         if os.read(release_fd, 1):
@@ -334,6 +344,10 @@ def _take_attributes(service: Service) -> None:
         _wish(f"set scheduler {policy} priority {priority}", os.sched_setscheduler, 0, policy, parameters)
     if service.ioprio is not None:
         _wish(f"set io priority {service.ioprio}", _set_ioprio, *service.ioprio)
+
+
+def _take_rlimits(service: Service) -> None:
+    """They need privilege too, but hold for this process itself: what opens files or takes memory comes before."""
     for number, soft, hard in service.rlimits:
         _wish(f"set rlimit {number} to {soft}:{hard}", resource.setrlimit, number, (soft, hard))
 
@@ -349,12 +363,15 @@ def _wish(what: str, call: Callable[..., object], *args: object) -> None:
         reason = getattr(error, "strerror", None) or str(error)
         if os.geteuid() == 0 or getattr(error, "errno", errno.EPERM) not in _PERMISSION:
             raise _SetupError(f"cannot {what}: {reason}; fix: take the setting out, or correct it") from None
-        if not what:
-            return
-        try:
-            os.write(2, f"edge-agent: cannot {what}: {reason}; fix: run the agent as root\n".encode())
-        except OSError:
-            pass  # a full pipe or a closed journal must not keep the service from starting
+        if what:
+            _say(f"cannot {what}: {reason}; fix: run the agent as root")
+
+
+def _say(text: str) -> None:
+    try:
+        os.write(2, f"edge-agent: {text}\n".encode())
+    except OSError:
+        pass  # a full pipe or a closed journal must not keep the service from starting
 
 
 def _set_ioprio(kind: int, level: int) -> None:
@@ -368,6 +385,24 @@ def _set_ioprio(kind: int, level: int) -> None:
     if libc.syscall(ctypes.c_long(number), 1, 0, kind << 13 | level) != 0:  # IOPRIO_WHO_PROCESS, itself
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def _isolate(service: Service, notify_path: str | None, beside: int) -> Callable[[], None]:
+    """What of its sandbox needs privilege, at once; the rest, by the function returned, once its user is another."""
+    if service.sandbox == NO_SANDBOX:
+        return lambda: None
+
+    def confine(call: Callable[..., None], *args: object) -> None:
+        try:
+            call(service, *args)
+        except sandbox.SandboxError as error:
+            if service.sandbox.required:
+                raise _SetupError(f"{error}, or set required: false in its sandbox") from None
+            _say(f"not sandboxed as it should be: {error}")  # a default, which the profile does not insist on
+
+    confine(*((sandbox.join, beside) if beside else (sandbox.isolate, notify_path)))
+    confine(sandbox.limit)
+    return lambda: confine(sandbox.seal)
 
 
 def _take_identity(service: Service) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from ..records import Record
+from ..looks import Machine, Raw
 from .hierarchy import read_text
 
 TYPE_CHECKING = False
@@ -24,33 +24,6 @@ SOME, FULL = "some", "full"
 UNPRIVILEGED = 2_000_000
 """Microseconds; windows of a trigger that is not set by root are multiples of it."""
 ECHO = "/bin/echo"
-LEFT_OVER = 16 << 20
-"""Bytes; less free swap than that is none."""
-
-
-class Raw(Record):
-    """Counters of one cgroup."""
-
-    memory: int = 0  # bytes now, memory.current
-    cache: int = 0  # bytes of it that can be dropped at once: file pages
-    limited: int = 0  # times that its own memory.max or memory.high stopped it
-    memory_some: int = 0  # microseconds stalled
-    memory_full: int = 0
-    cpu: int = 0  # microseconds used
-    cpu_some: int = 0
-    throttled: int = 0  # microseconds its own cpu.max had it wait
-    io: int = 0  # bytes read and written
-    io_some: int = 0
-
-
-class Machine(Record):
-    """The machine as a whole."""
-
-    memory_some: int = 0  # microseconds stalled
-    memory_full: int = 0
-    available: int = 0  # bytes, MemAvailable
-    memory: int = 0  # bytes, MemTotal
-    swap_free: int = 0  # bytes
 
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 Unit records lie in the run directory, one small file each, valid for one boot only. The committed plan lies in the
 data directory, written through to the disk. Every file is replaced by rename(2), so a reader sees the old or the new.
 A file that cannot be believed is set aside under ``*.bad`` and said; nothing here raises for what it finds on disk.
+What another release wrote is read as far as it is known here, and said.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 
 from .. import codec
 from ..lifecycle import Unit
-from ..model import Plan
+from ..model import Plan, Service
 from . import directories
 
 UNIT = "unit"
@@ -25,12 +26,19 @@ class LockedError(Exception):
 
 
 class Store:
-    """The run directory and the data directory. ``complaints``: sentences on files that were set aside."""
+    """The run directory and the data directory.
+
+    ``complaints``: sentences on files that were set aside. ``remarks``: sentences on what another release has left.
+    ``newer``: why the last choice is known only in part, '' when it is known whole.
+    """
 
     def __init__(self, run_dir: str, data_dir: str, proc: str = "/proc") -> None:
         self.run_dir = run_dir
         self.data_dir = data_dir
         self.complaints: list[str] = []
+        self.remarks: list[str] = []
+        self.newer = ""
+        self._goal: dict[str, Service] = {}
         self._made: dict[str, tuple[str, ...]] = {}  # name -> the directories of its service
         os.makedirs(os.path.join(run_dir, "services"), 0o755, exist_ok=True)
         os.makedirs(data_dir, 0o755, exist_ok=True)
@@ -100,9 +108,14 @@ class Store:
         """Services that have a directory here, with a record or without: its agent may have died before that."""
         return sorted(os.listdir(os.path.join(self.run_dir, "services")))
 
+    def expect(self, plan: Plan) -> None:
+        """Records of an older release take what it did not know from this plan: an upgrade must restart nothing."""
+        self._goal = {service.name: service for service in plan.services}
+
     def units(self) -> dict[str, Unit]:
         """The records of this boot, by name. Records of an earlier boot speak of processes that are gone."""
         found = {}
+        newer, older = [], []
         for name in self.names():
             path = os.path.join(self.service_dir(name), UNIT)
             try:
@@ -110,7 +123,14 @@ class Store:
                 if line and boot != self.boot:
                     os.unlink(path)
                     continue
-                unit = _unit(data, name)
+                try:
+                    unit = _unit(data, name, self._goal)
+                except codec.NewerError:
+                    unit = _unit(data, name, self._goal, newer=True)
+                    newer.append(name)
+                else:
+                    if unit != _unit(data, name, {}):
+                        older.append(name)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except (OSError, codec.PlanError) as error:
@@ -118,6 +138,11 @@ class Store:
             else:
                 found[name] = unit
                 self._made[name] = unit.service.directories
+        if newer:
+            self.remarks.append(f"a newer release started {', '.join(newer)}: what it added is not known to this one")
+        if older:
+            names = ", ".join(older)
+            self.remarks.append(f"an older release started {names}: what it did not know takes effect at a restart")
         return found
 
     def commit(self, plan: Plan) -> None:
@@ -128,7 +153,13 @@ class Store:
         """The last known good plan, or None when there is none that can be read."""
         path = os.path.join(self.data_dir, PLAN)
         try:
-            return codec.unpack_plan(_read(path))
+            data = _read(path)
+            try:
+                return codec.unpack_plan(data, self._goal)
+            except codec.NewerError as error:
+                plan = codec.unpack_plan(data, newer=True)
+                self.newer = f"{path} is known only in part: {error}"
+                return plan
         except FileNotFoundError:
             return None
         except (OSError, codec.PlanError) as error:
@@ -156,8 +187,8 @@ class Store:
         self.complaints.append(said)
 
 
-def _unit(data: bytes, name: str) -> Unit:
-    unit: Unit = codec.unpack(data, "Unit")
+def _unit(data: bytes, name: str, like: dict[str, Service], *, newer: bool = False) -> Unit:
+    unit: Unit = codec.unpack(data, "Unit", like, newer=newer)
     if unit.service.name != name or not codec.legal_name(name):
         raise codec.PlanError(f"it speaks of {unit.service.name!r:.80}")
     return unit

@@ -53,6 +53,7 @@ class TreeContainment:
     """``mode``: 'sampling' or 'none', for the report; ``code``: why there is no cgroup ('no-cgroup2', 'by-setting')."""
 
     kind = "tree"
+    path = ""
 
     def __init__(self, instance: str, mode: str, code: str = "no-cgroup2", proc: str = "/proc") -> None:
         self._instance = instance

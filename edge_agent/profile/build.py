@@ -55,6 +55,7 @@ class Build:
             os_memory_reserve=totals.os_memory,
             enforcement=settings.deployment.enforcement,
             switch_timeout=settings.deployment.switch_timeout,
+            notes=tuple(self.program.confined.notes()),
             not_acted_on=(*not_acted_on(settings, self.layers), *self._unavailable(), *notes),
         )
         if self.problems:

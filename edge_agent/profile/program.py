@@ -9,6 +9,7 @@ from typing import Any
 from .. import model
 from . import checks
 from .bundled import P2p
+from .confined import Confined
 from .directories import Directories
 from .environment import substitute
 from .problems import ReadError
@@ -42,20 +43,20 @@ class Program:
         self.system = system
         self.report = report
         self.own_account = system.own_account()
+        self.confined = Confined(system, directories, report)
 
     def service(self, name: str, service: Service, runs: bool) -> model.Service:
         """The service, its memory and cpu left to the budget. Problems go to ``report``."""
         path: Path = ("services", name)
-        account = self._account(path, service) if runs else Account("", 0, 0, (), "/")
-        env = self._environment(path, service, account, runs)
+        runs_as = self._account(path, service) if runs else None
+        env = self._environment(path, service, runs_as, runs)
         resolve = self._resolver(path, service, env["PATH"]) if runs else _unresolved
         defaults = self.settings.performance.subprocess
         importance = default_importance(service) if service.importance is None else service.importance
         io_priority = service.io_priority or defaults.io_priority
         scheduler = service.scheduler or defaults.scheduler
-        runs_as = account if runs and service.user is not None else None
         group = self._group(path, service) if runs else None
-        return model.Service(
+        made = model.Service(
             name=name,
             argv=self._argv(service, resolve),
             env=tuple(sorted((env | self._told(name, service)).items())),
@@ -79,10 +80,12 @@ class Program:
             rlimits=tuple(sorted((number, limit.soft, limit.hard) for number, limit in service.rlimits.items())),
             directories=self._own_directories(name) if service.bundled is not None else (),
         )
+        return made._replace(sandbox=self.confined.sandbox(path, service, made)) if runs else made
 
-    def _account(self, path: Path, service: Service) -> Account:
+    def _account(self, path: Path, service: Service) -> Account | None:
+        """Who it runs as; None: as the agent."""
         if service.user is None:
-            return self.own_account
+            return self.confined.account(str(path[-1]), service.bundled) if service.bundled is not None else None
         account = self.system.account(service.user)
         if account is not None:
             return account
@@ -96,7 +99,7 @@ class Program:
             self.report((*path, "user"), "this number has no account, so its group is unknown", "add group:")
         else:
             return Account("", int(service.user), 0, (), "/")
-        return self.own_account
+        return None
 
     def _group(self, path: Path, service: Service) -> int | None:
         if service.group is None:
@@ -110,10 +113,11 @@ class Program:
             )
         return gid
 
-    def _environment(self, path: Path, service: Service, account: Account, runs: bool) -> dict[str, str]:
+    def _environment(self, path: Path, service: Service, account: Account | None, runs: bool) -> dict[str, str]:
         """A clean base and what the profile says, nothing of the agent's own."""
-        env = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8", "HOME": account.home}
-        if service.user is not None and account.name:
+        home = account.home if account else self.own_account.home if runs else "/"
+        env = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8", "HOME": home}
+        if account and account.name:
             env |= {"USER": account.name, "LOGNAME": account.name}
         for name, leaf in service.environment.items():
             try:

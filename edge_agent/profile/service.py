@@ -14,6 +14,7 @@ from . import readers
 from .checks import Health
 from .problems import ReadError, suggest
 from .readers import AbsolutePath, Argv, Before, Cpu, Duration, Flag, Memory, PositiveDuration, Reader, Text, Whole
+from .sandbox import Sandbox
 from .section import NOT_YET, NotActedOn, Section
 from .tree import Leaf
 
@@ -303,6 +304,7 @@ class Service(Section):
     rlimits: Rlimits = Field(default_factory=dict)
     oom_score_adj: Annotated[int, Reader(readers.whole(-1000, 1000, "oom_score_adj"))] | None = None
     log: LogTo = LogTo()
+    sandbox: Sandbox | None = None
     mode: Annotated[str, Reader(readers.choice("mode", "subprocess", "embedded"))] = "subprocess"
     placement: Annotated[Text | None, NOT_YET] = None
     replicas: Annotated[Whole | None, NotActedOn(unless=1)] = None

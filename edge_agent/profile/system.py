@@ -7,8 +7,10 @@ import os
 import pwd
 import stat
 import sys
+from pathlib import Path
 from typing import Protocol
 
+from ..host.interpreter import interpreter
 from ..records import Record
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -27,7 +29,8 @@ class Account(Record):
 class System(Protocol):
     """What has to be asked of the machine."""
 
-    python: str  # the interpreter that runs the bundled services
+    python: str  # what runs the bundled services by ``-m``
+    homes: tuple[str, ...]  # directories that hold it and what it imports
 
     def account(self, user: str) -> Account | None:
         """The account of a name or a number."""
@@ -45,11 +48,18 @@ class System(Protocol):
     def is_directory(self, path: str) -> bool:
         """Whether a directory is there."""
 
+    def exists(self, path: str) -> bool:
+        """Whether anything is there."""
+
+    def reaches(self, account: Account, path: str) -> bool:
+        """Whether the account may enter the directory ``path`` and all above it, without any capability."""
+
 
 class Machine:
     """This machine."""
 
-    python = sys.executable
+    python = interpreter()
+    homes = tuple(dict.fromkeys((sys.base_prefix, sys.prefix, str(Path(__file__).parents[2]))))
 
     def account(self, user: str) -> Account | None:
         """By getpwnam(3) or getpwuid(3); a number need not have an account, its group then is its own number."""
@@ -89,10 +99,33 @@ class Machine:
         """Follows symbolic links."""
         return os.path.isdir(path)
 
+    def exists(self, path: str) -> bool:
+        """Follows symbolic links."""
+        return os.path.exists(path)
+
+    def reaches(self, account: Account, path: str) -> bool:
+        """By the mode bits of what exists of the way; access control lists are not looked at."""
+        way, below = os.path.realpath(path), ""
+        while way != below:
+            try:
+                found = os.stat(way)
+            except OSError:
+                pass  # it will be made
+            else:
+                bit = 0o100 if found.st_uid == account.uid else 0o010 if found.st_gid in _gids(account) else 0o001
+                if not found.st_mode & bit:
+                    return False
+            way, below = os.path.dirname(way), way
+        return True
+
 
 def _account(entry: pwd.struct_passwd) -> Account:
     groups = tuple(gid for gid in os.getgrouplist(entry.pw_name, entry.pw_gid) if gid != entry.pw_gid)
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir)
+
+
+def _gids(account: Account) -> tuple[int, ...]:
+    return account.gid, *account.groups
 
 
 def _executable(path: str) -> bool:

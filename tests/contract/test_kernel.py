@@ -72,7 +72,7 @@ def test_every_limit_is_written_and_read_back(cgroups: RealPlaces) -> None:
     assert files.cpu_weight == 250
     assert files.cpu_max == 5
     containment.resize(Service("one", SLEEP))
-    after = Cgroup(f"{containment._path}/services/one")
+    after = Cgroup(f"{containment.path}/services/one")
     assert after.memory_low == 0
     assert after.memory_max is None
     assert after.pids_max is None
@@ -88,7 +88,7 @@ def test_what_the_kernel_refuses_is_not_called_enforced(cgroups: RealPlaces) -> 
     assert report["io"][1] in ("no-device", "no-controller")
     report = containment.prepare(Service("one", SLEEP, limits=Limits(cpu_limit=0)))
     assert report["cpu"] == (NOT_ENFORCED, "refused:EINVAL")
-    containment = CgroupContainment(containment._path, io_device="253:77")
+    containment = CgroupContainment(containment.path, io_device="253:77")
     containment.open()
     report = containment.prepare(Service("one", SLEEP, limits=Limits(io_read_bps=MIB)))
     assert report["io"] == (NOT_ENFORCED, "refused:ENODEV")
@@ -97,7 +97,7 @@ def test_what_the_kernel_refuses_is_not_called_enforced(cgroups: RealPlaces) -> 
 
 def test_the_total_is_on_services_and_nothing_on_the_root(cgroups: RealPlaces) -> None:
     containment = _opened(cgroups)
-    root = Cgroup(containment._path)
+    root = Cgroup(containment.path)
     before = root.memory_max, root.cpu_max
     assert containment.set_total(100 * MIB, 1500) == {"memory": (ENFORCED, ""), "cpu": (ENFORCED, "")}
     services = root.child("services")
@@ -134,7 +134,7 @@ def test_the_total_and_then_the_machine(cgroups: RealPlaces) -> None:
     assert containment.oom_cause("hog") == TOTAL
     containment.set_total(300 * MIB, 1000)
     other = hog._replace(name="other")
-    root = Cgroup(containment._path)
+    root = Cgroup(containment.path)
     root.memory_max = 64 * MIB
     try:
         assert _run_to_its_end(cgroups, containment, other) == -9
@@ -212,7 +212,7 @@ def test_usage_counts(cgroups: RealPlaces) -> None:
 def test_a_cgroup_made_anew_is_another_one(cgroups: RealPlaces) -> None:
     containment = _opened(cgroups)
     containment.prepare(Service("one", SLEEP))
-    old = Cgroup(f"{containment._path}/services/one")
+    old = Cgroup(f"{containment.path}/services/one")
     assert old.memory_current >= 0
     containment.prepare(Service("one", SLEEP))
     with pytest.raises(OSError, match=r"memory\.current|No such"):
@@ -230,7 +230,7 @@ def test_one_that_vanishes_does_not_hide_its_siblings(cgroups: RealPlaces) -> No
     for name in ("one", "two"):
         containment.prepare(Service(name, SLEEP))
     pid = cgroups.start(containment, Service("two", SLEEP))
-    Path(containment._path, "services", "one").rmdir()
+    Path(containment.path, "services", "one").rmdir()
     assert not containment.populated("one")
     assert containment.members("one") == []
     assert containment.usage("one").memory is None
@@ -273,7 +273,7 @@ def test_an_agent_elsewhere_stays_there(cgroups: RealPlaces) -> None:
     home = _own_cgroup()
     containment = _opened(cgroups)
     assert _own_cgroup() == home
-    assert not Path(containment._path, "agent").exists()
+    assert not Path(containment.path, "agent").exists()
 
 
 def test_twenty_launches_into_cgroups(cgroups: RealPlaces, capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,7 +318,7 @@ def test_rates_on_a_disk(cgroups: RealPlaces) -> None:
     device = (disks[0] / "dev").read_text(encoding="ascii").strip()
     root = cgroups.containment()
     assert isinstance(root, CgroupContainment)
-    containment = CgroupContainment(root._path, io_device=device)
+    containment = CgroupContainment(root.path, io_device=device)
     containment.open()
     limited = Service("one", SLEEP, limits=Limits(io_read_bps=2 * MIB))
     assert containment.prepare(limited)["io"] == (ENFORCED, "")

@@ -163,6 +163,7 @@ class FakeContainment:
     """Keeps host.containment.Containment over a FakeHost."""
 
     kind = "cgroup2"
+    path = "/fake"
 
     def __init__(self, host: FakeHost) -> None:
         self.host = host

@@ -76,7 +76,8 @@ def kill_again_and_again(node: Node, start: Callable[[], None], tries: int) -> N
         for name, identity in before.items():
             if name not in victims:
                 assert after[name] == identity, f"turn {turn}: {name} was restarted though it had not died"
-        assert with_argument(node.number) == sorted(pid for pid, _ in after.values()), f"turn {turn}: doubled, orphaned"
+        there, known = set(with_argument(node.number)), {pid for pid, _ in after.values()}
+        assert there == known, f"turn {turn}: doubled or orphaned {there - known}, lost {known - there}"
 
 
 def until_moment(seconds: float) -> None:

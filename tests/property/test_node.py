@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge_agent import model as m
-from edge_agent.lifecycle import LIVE, QUARANTINED, UP, WAITING
+from edge_agent.lifecycle import LIVE, OFF, QUARANTINED, UP, WAITING
 
-from .world import World
+from .world import World, essential_for
 
 NAMES = ("a", "b", "c", "d", "e")
+EXAMPLES = int(os.environ.get("EDGE_AGENT_EXAMPLES", "120"))
+"""Look longer: 10000."""
 
 
 @st.composite
@@ -108,6 +112,24 @@ class NodeMachine(RuleBasedStateMachine):
     def person_asks(self, name: str, verb: str) -> None:
         self.request += 1
         self.world.feed(m.Ask(self.request, verb, name))
+        unit = self.world.node.units.get(name)
+        accepted = not self.world.replies[self.request].code
+        assert verb == "stop" or unit is None or not unit.shed or not accepted, "a person's start wins"
+
+    @rule(name=st.sampled_from(NAMES))
+    def is_shed(self, name: str) -> None:
+        world, before = self.world, self.world.node.units.get(name)
+        world.feed(m.Shed(name, "memory some 34% over 30% for 1.2 s"))
+        wanted = {service.name for service in world.node.plan.services} if not world.node.closing else set()
+        if before is not None and name in wanted and essential_for(world.node.plan, name) < m.ESSENTIAL:
+            assert world.node.units[name].shed == before.shed or not before.shed
+            assert world.node.units[name].shed
+
+    @rule(name=st.sampled_from(NAMES))
+    def there_is_room_for_it(self, name: str) -> None:
+        self.world.feed(m.Return(name, "memory calm for 10 s"))
+        unit = self.world.node.units.get(name)
+        assert unit is None or not unit.shed or self.world.node.closing
 
     @rule(name=st.sampled_from(NAMES), fails=st.booleans())
     def launches_fail(self, name: str, fails: bool) -> None:
@@ -120,7 +142,11 @@ class NodeMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.world.node.closing)
     @rule()
     def agent_is_killed(self) -> None:
+        before = {name for name, unit in self.world.node.units.items() if unit.shed}
+        change = self.world.node.change
         self.world.restart_agent()
+        after = {name for name, unit in self.world.node.units.items() if unit.shed}
+        assert change is not None or before == after, "a new agent forgets, or makes up, who is shed"
 
     @invariant()
     def holds(self) -> None:
@@ -131,6 +157,10 @@ class NodeMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         self.world.replay()
+        self.world.calm()
+        for name, unit in self.world.node.units.items():
+            assert not unit.shed or unit.state == OFF, f"{name} is shed and never off: {unit}"
+        self.world.return_all()
         self.world.calm()
         node = self.world.node
         assert node.change is None, "a switch never ends"
@@ -146,4 +176,4 @@ class NodeMachine(RuleBasedStateMachine):
 
 
 TestNode = NodeMachine.TestCase
-TestNode.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestNode.settings = settings(max_examples=EXAMPLES // 2, stateful_step_count=40, deadline=None)

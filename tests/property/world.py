@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from edge_agent import model as m
 from edge_agent.changes import needs_restart
-from edge_agent.lifecycle import BACKOFF, KILLING, LIVE, STOPPING, WAITING, Unit
+from edge_agent.lifecycle import BACKOFF, KILLING, LIVE, OFF, STOPPING, WAITING, Unit
 from edge_agent.reconciler import Node, boot, next_deadline, step
 
 
@@ -23,6 +23,17 @@ class Process:
     leftovers: bool = False
     ready_told: bool = False
     watched: m.Health | None = None
+
+
+def essential_for(plan: m.Plan, name: str) -> int:
+    """The importance of the most important service that needs this one, itself included: by search, not by order."""
+    services = {service.name: service for service in plan.services}
+    found, todo = 0, [name]
+    while todo:
+        current = todo.pop()
+        found = max(found, services[current].importance if current in services else 0)
+        todo += [other.name for other in plan.services if current in other.depends_on]
+    return found
 
 
 @dataclass
@@ -42,6 +53,7 @@ class World:
     killing: set[str] = field(default_factory=set)
     log: list[tuple[m.Event, float]] = field(default_factory=list)
     next_pid: int = 100
+    places: set[str] = field(default_factory=set)  # cgroups
 
     def __post_init__(self) -> None:
         self._queue: deque[m.Event] = deque()
@@ -122,11 +134,14 @@ class World:
             self.notes.append(action)
         elif isinstance(action, m.Remove):
             assert action.name not in self.processes, "removed while processes are in it"
+            self.places.discard(action.name)
         elif isinstance(action, m.Exit):
             self.exited = True
 
     def _launch(self, service: m.Service) -> None:
         assert service.name not in self.processes, f"a second generation of {service.name}"
+        assert not self.node.units[service.name].shed, f"{service.name} is started though it is shed"
+        self.places.add(service.name)
         if service.name in self.fail_launches:
             self._queue.append(m.LaunchFailed(service.name, "cannot fork"))
             return
@@ -217,6 +232,10 @@ class World:
         for name, unit in node.units.items():
             if unit.state not in LIVE:
                 assert name not in self.processes, f"{name} is {unit.state} and has processes"
+                assert name not in self.places, f"{name} is {unit.state} and has a cgroup"
+            if unit.shed:
+                assert unit.state in (OFF, STOPPING, KILLING) or self._kept(name), f"{name} is shed and {unit.state}"
+                assert essential_for(node.plan, name) < m.ESSENTIAL, f"{name} is needed by an essential and shed"
             if unit.state == WAITING:
                 assert unit.reason, f"{name} waits without a reason"
             if unit.state in (BACKOFF, STOPPING, KILLING, "starting"):
@@ -229,6 +248,20 @@ class World:
             assert not actions, f"a step at rest asks for {actions}"
             assert same == node, "a step at rest changes the state"
 
+    def _kept(self, name: str) -> bool:
+        """Whether something that depends on it is to stop as well, and goes first."""
+        units = self.node.units
+        return any(
+            name in unit.service.depends_on and unit.state in LIVE and not self._wanted(other)
+            for other, unit in units.items()
+        )
+
+    def _wanted(self, name: str) -> bool:
+        unit = self.node.units[name]
+        goal = {service.name: service for service in self.node.plan.services}.get(name)
+        stays = goal is not None and not needs_restart(unit.service, goal)
+        return stays and not unit.down and not unit.shed and not self.node.closing
+
     def _justify(self, before: Node, event: m.Event, actions: list[m.Action]) -> None:
         """Nobody is stopped without a reason of his own: an unaffected service keeps its process."""
         goal = {service.name: service for service in self.node.plan.services}
@@ -239,7 +272,14 @@ class World:
             own = getattr(event, "name", None) == action.name
             due = unit.deadline is not None and unit.deadline <= self.now
             leaving = action.name not in goal or needs_restart(unit.service, goal[action.name])
-            assert own or due or leaving or self.node.closing or unit.then or unit.down, f"{action} after {event}"
+            asked = self.node.closing or unit.then or unit.down or unit.shed
+            assert own or due or leaving or asked, f"{action} after {event}"
+
+    def return_all(self) -> None:
+        """The governor has room again."""
+        for name, unit in list(self.node.units.items()):
+            if unit.shed:
+                self.feed(m.Return(name, "there is room"))
 
     def replay(self) -> None:
         """The same events give the same state."""

@@ -20,7 +20,15 @@ class FakeSystem:
     """Every program is in /usr/bin but ``nonsuch``; users are root, redis, mosquitto and nobody."""
 
     python = "/usr/bin/python3"
-    users: ClassVar[dict[str, int]] = {"redis": 101, "mosquitto": 102, "nobody": 65534}
+    homes: tuple[str, ...] = ("/usr", "/usr/lib/edge-agent")
+    users: ClassVar[dict[str, int]] = {
+        "redis": 101,
+        "mosquitto": 102,
+        "nobody": 65534,
+        "edge-agent-identity": 901,
+        "edge-agent-storage": 902,
+        "edge-agent-node": 903,
+    }
 
     def account(self, user: str) -> Account | None:
         uid = self.users.get(user)
@@ -45,6 +53,12 @@ class FakeSystem:
 
     def is_directory(self, path: str) -> bool:
         return "nonsuch" not in path
+
+    def exists(self, path: str) -> bool:
+        return "nonsuch" not in path
+
+    def reaches(self, account: Account, path: str) -> bool:
+        return True
 
 
 def load_file(

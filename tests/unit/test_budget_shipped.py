@@ -10,7 +10,7 @@ import pytest
 from edge_agent.admission import BudgetError
 from edge_agent.budget import compile_plan
 from edge_agent.cli.planview import render
-from edge_agent.enforcement import predict, predict_total
+from edge_agent.enforcement import predict, predict_sandboxes, predict_total
 
 from .profiles import load_file
 from .samples import SERVER, STOCK_PI
@@ -36,5 +36,5 @@ def test_what_a_person_sees(name: str, machine: str, golden: Callable[[str, str]
     except BudgetError as error:
         seen = f"{error}\n"
     else:
-        seen = render(plan, predict(facts, plan), predict_total(facts, plan))
+        seen = render(plan, predict(facts, plan), predict_total(facts, plan), predict_sandboxes(facts, plan))
     golden(f"shipped-{name}-{machine}.txt", seen)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.changes import IN_PLACE, needs_resize, needs_restart
-from edge_agent.model import Health, Limits, Log, Restart, Service
+from edge_agent.model import Health, Limits, Log, Restart, Sandbox, Service
 
 OLD = Service(name="web", argv=("/bin/web",))
 
@@ -26,6 +26,7 @@ RESTARTS: dict[str, Any] = {
     "rlimits": ((7, 1024, 1024),),
     "directories": ("/var/lib/edge-agent/services/web",),
     "log": Log(kind="disk"),
+    "sandbox": Sandbox(no_new_privileges=True),
 }
 STAYS: dict[str, Any] = {
     "depends_on": ("db",),
@@ -37,6 +38,7 @@ STAYS: dict[str, Any] = {
     "stop_timeout": 1.0,
     "start_timeout": 1.0,
     "oom_score_adj": 100,
+    "freezable": True,
 }
 
 

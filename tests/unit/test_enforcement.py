@@ -34,7 +34,8 @@ from .samples import HYBRID, SERVER, SHELL, STOCK_PI
 
 EVERYTHING = Limits(1, 2, 3, 4, 5, 6, 7, 8, 9)
 BOUNDED = Limits(memory_limit=1 << 20, cpu_limit=100, pids_limit=10)
-CODES = (*MISSING, "by-setting", "no-io-weight", "no-device", "no-swap", "readback")
+OF_SANDBOXES = ("no-root", "no-admin", "old-kernel", "started-without")
+CODES = (*MISSING, *OF_SANDBOXES, *("by-setting", "no-io-weight", "no-device", "no-swap", "readback"))
 ERRNOS = ("EINVAL", "ERANGE", "EACCES", "EPERM", "EROFS", "EBUSY", "ENOENT", "ENODEV", "EOPNOTSUPP", "EIO", "E??")
 
 
@@ -165,7 +166,7 @@ def test_every_reason_has_both_sentences(resource: str, kind: str, code: str) ->
 
 def test_every_code_that_the_agent_can_report_is_known() -> None:
     """String constants of the resident and of the host that look like codes, wherever they are written."""
-    looks = re.compile(r"no-[a-z0-9-]+|by-setting|readback|memory-disabled|not-delegated")
+    looks = re.compile(r"no-[a-z0-9-]+|old-kernel|started-without|by-setting|readback|memory-disabled|not-delegated")
     root = Path(edge_agent.__file__).parent
     found = {
         node.value
@@ -173,7 +174,7 @@ def test_every_code_that_the_agent_can_report_is_known() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and looks.fullmatch(node.value)
     }
-    assert found >= {"no-cgroup2", "by-setting", "readback"}
+    assert found >= {"no-cgroup2", "by-setting", "readback", "no-root"}
     assert found <= set(CODES)
 
 

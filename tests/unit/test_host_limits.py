@@ -127,7 +127,7 @@ class Posing(CgroupContainment):
 
     def prepare(self, service: Service) -> dict[str, tuple[str, str]]:
         for name in self._services.children():
-            _empty(Path(self._path, "services", name))
+            _empty(Path(self.path, "services", name))
         return super().prepare(service)
 
 

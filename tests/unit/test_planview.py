@@ -12,14 +12,14 @@ from edge_agent.budget import compile_plan
 from edge_agent.cli.plandiff import Change, diff, render_diff
 from edge_agent.cli.planview import render, to_dict
 from edge_agent.demand import Amount, Facts, Profile
-from edge_agent.enforcement import predict, predict_total
-from edge_agent.model import ESSENTIAL, HEAVY, Health, Limits, Log, Plan, Restart, Service
+from edge_agent.enforcement import predict, predict_sandboxes, predict_total
+from edge_agent.model import ESSENTIAL, HEAVY, Health, Limits, Log, Plan, Restart, Sandbox, Service
 
 from .samples import EDGE, GB, GIB, MACHINES, MB, MIB, SERVER, SHARES, STOCK_PI, demand, profile
 
 
 def shown(plan: Plan, facts: Facts) -> str:
-    return render(plan, predict(facts, plan), predict_total(facts, plan))
+    return render(plan, predict(facts, plan), predict_total(facts, plan), predict_sandboxes(facts, plan))
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -33,7 +33,7 @@ def test_golden_text(asked: Profile, machine: str, golden: Callable[[str, str], 
 
 def test_golden_json(golden: Callable[[str, str], None]) -> None:
     plan = compile_plan(SHARES, STOCK_PI)
-    seen = to_dict(plan, predict(STOCK_PI, plan), predict_total(STOCK_PI, plan))
+    seen = to_dict(plan, predict(STOCK_PI, plan), predict_total(STOCK_PI, plan), predict_sandboxes(STOCK_PI, plan))
     golden("planview-shares-stock-pi.json", json.dumps(seen, indent=1) + "\n")
 
 
@@ -56,13 +56,15 @@ def test_golden_fit_and_difference(golden: Callable[[str, str], None]) -> None:
 def test_a_plan_without_services_is_shown() -> None:
     plan = compile_plan(profile(), SERVER)
     assert "(total)" in shown(plan, SERVER)
-    assert to_dict(plan, {}, predict_total(SERVER, plan))["services"] == {}
+    assert to_dict(plan, {}, predict_total(SERVER, plan), {})["services"] == {}
 
 
 def test_nothing_unenforced_is_called_enforced() -> None:
     for facts in MACHINES.values():
         plan = compile_plan(SHARES, facts)
-        data = json.loads(json.dumps(to_dict(plan, predict(facts, plan), predict_total(facts, plan))))
+        data = json.loads(
+            json.dumps(to_dict(plan, predict(facts, plan), predict_total(facts, plan), predict_sandboxes(facts, plan)))
+        )
         for name, service in data["services"].items():
             for resource, verdict in service["enforcement"].items():
                 kind, code = predict(facts, plan)[name][resource]
@@ -151,8 +153,10 @@ def test_every_field_of_a_service_is_told() -> None:
         "ioprio": (1, 1),
         "scheduler": (1, 1),
         "oom_score_adj": 7,
+        "freezable": True,
         "rlimits": ((7, 7, 7),),
         "directories": ("/y",),
+        "sandbox": Sandbox(read_only=True),
     }
     assert set(told) == set(Service._fields) - {"name"}
     for field, value in told.items():

@@ -317,7 +317,7 @@ def test_deployment() -> None:
     )
     assert profile[2:] == (
         "single_node", (), Amount(share=0.8), Amount(1500), 16 * 1024**2, Amount(share=0.1), "sampling", 5.0,
-        ("services: this profile has none, nothing will run",),
+        ("services: this profile has none, nothing will run",), (),
     )  # fmt: skip
 
 

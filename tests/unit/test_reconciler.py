@@ -202,3 +202,79 @@ def test_smaller_takes_no_limit_as_the_largest() -> None:
     old = m.Limits(memory_request=5, memory_limit=None, cpu_request=9, cpu_limit=7)
     new = m.Limits(memory_request=9, memory_limit=10, cpu_request=5, cpu_limit=None)
     assert smaller(old, new) == m.Limits(memory_request=5, memory_limit=10, cpu_request=5, cpu_limit=7)
+
+
+# -- shed under pressure -----------------------------------------------------------------------------------------------
+
+
+WEB = service("web", importance=m.ESSENTIAL, depends_on=("db",))
+
+
+def shed(world: World, name: str) -> bool:
+    world.feed(m.Shed(name, "memory some 34% over 30% for 1.2 s"))
+    return bool(world.node.units[name].shed)
+
+
+def test_what_is_shed_ends_soon_frees_its_request_and_returns() -> None:
+    world = running(service("db", memory=80), service("job", memory=20), service("late", memory=60))
+    assert states(world)["late"] == WAITING
+    assert shed(world, "db")
+    assert world.node.units["db"].deadline == world.now + 2.0
+    world.dies("db", 0)
+    world.executes("late")
+    assert states(world) == {"db": "off", "job": READY, "late": READY}
+    world.feed(m.Return("db", "memory calm for 10 s"))
+    assert world.node.units["db"].reason.startswith("waits for room"), "room was given away by requests meanwhile"
+    assert [note.kind for note in world.notes if note.service == "db"][-1] == "returns"
+
+
+def test_a_persons_start_wins_over_shedding() -> None:
+    world = running(service("job"))
+    shed(world, "job")
+    world.calm()
+    assert states(world) == {"job": "off"}
+    world.feed(m.Ask(1, "start", "job"))
+    world.calm()
+    assert states(world) == {"job": READY}
+    assert not world.node.units["job"].shed
+
+
+def test_neither_an_essential_nor_what_it_needs_is_shed() -> None:
+    world = running(service("db"), WEB, service("job"))
+    assert [shed(world, name) for name in ("db", "web", "job")] == [False, False, True]
+    assert world.processes["db"].alive
+
+
+def test_a_switch_brings_back_what_an_essential_now_needs_and_keeps_the_rest_shed() -> None:
+    world = running(service("db"), service("job"))
+    assert shed(world, "db")
+    assert shed(world, "job")
+    world.calm()
+    world.feed(m.Switch(1, plan("night", service("db"), service("job"), WEB)))
+    world.calm()
+    assert states(world) == {"db": READY, "job": "off", "web": READY}
+    assert world.replies[1].code == ""
+
+
+def test_a_rollback_brings_back_what_the_old_plan_needs() -> None:
+    world = running(service("db"), WEB)
+    mute = service("mute", importance=m.ESSENTIAL, health=m.Health("tcp", port=1))
+    world.feed(m.Switch(1, plan("night", service("db"), mute)))
+    world.dies("web", 0)
+    assert shed(world, "db"), "nothing essential needs it now"
+    world.dies("db", 0)
+    world.executes("mute")
+    world.pass_time(61)
+    world.calm()
+    assert world.replies[1].code == "rolled-back"
+    assert states(world) == {"db": READY, "web": READY}
+
+
+def test_a_new_agent_keeps_shed_what_was() -> None:
+    world = running(service("db"), service("job"))
+    shed(world, "job")
+    world.calm()
+    world.restart_agent()
+    world.calm()
+    assert states(world) == {"db": READY, "job": "off"}
+    assert world.node.units["job"].shed == "memory some 34% over 30% for 1.2 s"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import pytest
 
 from edge_agent import codec
@@ -125,3 +127,49 @@ def test_one_agent_by_run_directory(store: Store, tmp_path: Path) -> None:
         make(tmp_path).lock(0)
     store.close(remove=True)
     make(tmp_path).lock(0)
+
+
+def leave(tmp_path: Path, version: int, unit: tuple[object, ...], plan: tuple[object, ...]) -> None:
+    """What an agent of another release has left."""
+    (tmp_path / "run/services/web").mkdir(parents=True)
+    (tmp_path / "run/services/web/unit").write_bytes(b"boot-1\n" + msgpack.packb((version, unit)))
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data/plan").write_bytes(msgpack.packb((version, plan)))
+
+
+def test_what_a_newer_release_left_is_taken_as_far_as_it_is_known(store: Store, tmp_path: Path) -> None:
+    service: Any = (*UNIT.service, "more")
+    leave(tmp_path, m.PLAN_VERSION + 1, (service, *UNIT[1:], 1), (*PLAN._replace(services=(service,)), 1))
+    assert store.committed() == PLAN
+    assert "known only in part: a newer release wrote it" in store.newer
+    assert store.units() == {"web": UNIT}
+    assert store.remarks == ["a newer release started web: what it added is not known to this one"]
+    assert not store.complaints
+    assert (tmp_path / "data/plan").exists()
+
+
+def test_what_a_newer_release_left_in_another_form_is_set_aside(store: Store, tmp_path: Path) -> None:
+    leave(tmp_path, m.PLAN_VERSION + 1, ("web",), ("edge",))
+    assert store.committed() is None
+    assert store.units() == {}
+    assert len(store.complaints) == 2
+    assert not store.newer
+
+
+def test_what_an_older_release_did_not_know_needs_no_restart(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "OLDEST", m.PLAN_VERSION - 1)
+    service: Any = UNIT.service[: m.Service._fields.index("directories")]  # it had none yet, nor what came later
+    leave(tmp_path, m.PLAN_VERSION - 1, (service, *UNIT[1:]), PLAN._replace(services=(service,)))
+    assert store.committed() == PLAN
+    assert store.units() == {"web": UNIT}
+    assert not store.remarks
+
+    wanted = UNIT.service._replace(directories=("/var/lib/x",))
+    store.expect(PLAN._replace(services=(wanted,)))
+    committed = store.committed()
+    assert committed is not None
+    assert committed.services == (wanted,)
+    assert store.units()["web"] == UNIT._replace(service=wanted)
+    assert store.remarks == ["an older release started web: what it did not know takes effect at a restart"]

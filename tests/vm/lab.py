@@ -147,12 +147,15 @@ class Guest:
         if done.code != 0:
             raise LabError(f"cannot push to {into} in the guest: {done.errors.decode(errors='replace').strip()}")
 
-    def start(self) -> None:
-        """Switch it on and wait for its runner: at boot, and again after power_off or cut_power."""
+    def start(self, *, cut_after: float | None = None) -> None:
+        """Switch it on and wait for its runner: at boot, and again after power_off or cut_power.
+
+        ``cut_after`` so many seconds its power is cut, wherever it is then: what runs meanwhile is a LabError.
+        """
         if self._machine is not None and self._machine.alive:
             raise LabError("cannot start the guest: it is running")
         command = qemu_command(self._base, self._disk, self._others, self._directory, self._hardware)
-        self._machine = Machine(command, self._directory, self._boot_timeout)
+        self._machine = Machine(command, self._directory, self._boot_timeout, cut_after)
 
     def power_off(self, *, timeout: float = 120.0) -> None:
         """Shut down in order, and wait for it."""
@@ -161,9 +164,11 @@ class Guest:
         self.machine.tell(["sh", "-c", by_hand if self._hardware.kernel_only else "systemctl poweroff"])
         self.machine.wait(timeout)
 
-    def cut_power(self) -> None:
-        """SIGKILL to this QEMU."""
-        if self._machine is not None:
+    def cut_power(self, *, after: float | None = None) -> None:
+        """SIGKILL to this QEMU, now or after so many seconds: what runs then is a LabError."""
+        if after is not None:
+            self.machine.cut_after(after)
+        elif self._machine is not None:
             self._machine.kill()
 
     def reboot(self, *, timeout: float = 120.0) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -71,11 +72,14 @@ def qemu_command(
 class Machine:
     """A running guest. Everything that waits has a limit; at the limit this QEMU process is killed, and no other."""
 
-    def __init__(self, command: list[str], directory: Path, boot_timeout: float) -> None:
+    def __init__(
+        self, command: list[str], directory: Path, boot_timeout: float, cut_after: float | None = None
+    ) -> None:
         self.directory = directory
         self._decoder = Decoder()
         self._waiting: deque[tuple[bytes, bytes]] = deque()
         self._channel: socket.socket | None = None
+        self._cut: threading.Timer | None = None
         path = directory / "channel"
         path.unlink(missing_ok=True)
         deadline = time.monotonic() + boot_timeout
@@ -83,6 +87,8 @@ class Machine:
             listener.bind(str(path))
             listener.listen(1)
             self.process = self._launch(command)
+            if cut_after is not None:
+                self.cut_after(cut_after)
             try:
                 self._accept(listener, deadline)
                 self.hello = self._greeting(deadline)
@@ -216,6 +222,12 @@ class Machine:
             raise LabTimeoutError(f"cannot wait longer for power-off\n{self.console(20)}") from None
         self._close()
 
+    def cut_after(self, seconds: float) -> None:
+        """Cut its power then, whatever goes on: whoever talks to the guest gets a LabError."""
+        self._cut = threading.Timer(seconds, self.process.send_signal, (signal.SIGKILL,))
+        self._cut.daemon = True
+        self._cut.start()
+
     def kill(self) -> None:
         """Cut its power: SIGKILL to this QEMU process."""
         with contextlib.suppress(ProcessLookupError):
@@ -224,6 +236,8 @@ class Machine:
         self._close()
 
     def _close(self) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
         if self._channel is not None:
             self._channel.close()
             self._channel = None

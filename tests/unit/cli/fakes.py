@@ -48,6 +48,11 @@ def service(**changes: Any) -> dict[str, Any]:
         "cpu": {"request": 0.1, "limit": 0.5, "used": 0.031},
         "pids": {"limit": 64, "used": 3},
         "enforcement": {**enforced, "swap": {"kind": "unset", "code": ""}, "io": {"kind": "unset", "code": ""}},
+        "sandbox": {
+            "no_new_privileges": {"kind": "enforced", "code": ""},
+            "capabilities": {"kind": "enforced", "code": ""},
+            "read_only": {"kind": "unset", "code": ""},
+        },
         "last_exit": None,
         "depends_on": [],
         **changes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def test_check_is_0_only_when_all_is_enforced(run: Run, monkeypatch: pytest.Monk
     shown = json.loads(run("check", "--json").out)
     assert (shown["complete"], shown["resources"]["memory"]["kind"]) == (False, "sampled")
     assert run("check", "--enforcement", "none").code == exits.FAILED
+
+
+def test_check_tells_whether_services_can_have_sandboxes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_agent.cli import compiling
+
+    for obstacle, said in (("", r"^sandboxes +yes$"), ("no-admin", r"^sandboxes +without .*CAP_SYS_ADMIN.*; fix: ")):
+        facts = FACTS._replace(sandbox_obstacle=obstacle)
+        monkeypatch.setattr(compiling, "look", lambda _context, _agent, facts=facts: facts)
+        assert re.search(said, run("check").out, re.M)
 
 
 def test_check_judges_every_resource() -> None:

@@ -34,7 +34,9 @@ def test_status_as_text(run: Run, agent: FakeAgent) -> None:
     assert "DEGRADED: the profile is broken\n" in out
     assert "switching from a to b\n" in out
     assert re.search(
-        r"^storage +ready +4242 +5.0 MiB +20.0 MiB +0.031 +0.50 +0 +memory, cpu, pids, oom group enforced$", out, re.M
+        r"^storage +ready +4242 +5.0 MiB +20.0 MiB +0.031 +0.50 +0 +yes +memory, cpu, pids, oom group enforced$",
+        out,
+        re.M,
     )
     assert "because" not in out
 
@@ -56,6 +58,24 @@ def test_services_are_named_when_only_some_are_concerned() -> None:
     lines = statusview.not_enforced({"a": {"io": held}, "b": {"io": lost}, "c": {"io": {"kind": "unset", "code": ""}}})
     assert lines[0].startswith("io of b: not enforced, because the kernel refused")
     assert statusview.not_enforced({"a": {"io": held}}) == []
+
+
+def test_what_a_service_has_of_its_sandbox_is_one_word() -> None:
+    def word(**kinds: str) -> str:
+        return statusview.confined({name: {"kind": kind, "code": ""} for name, kind in kinds.items()})
+
+    assert word() == word(read_only="unset") == "-"
+    assert word(read_only="enforced", private_tmp="unset") == "yes"
+    assert word(read_only="enforced", private_tmp="not enforced") == "partly"
+    assert word(read_only="not enforced") == "no"
+
+
+def test_an_agent_from_before_sandboxes_has_a_status(run: Run, agent: FakeAgent) -> None:
+    old = status()
+    for entry in old["services"].values():
+        del entry["sandbox"]
+    agent.answers["status"] = old
+    assert run("status").code == 0
 
 
 def test_an_unknown_code_of_a_newer_agent_is_passed_on() -> None:
@@ -198,3 +218,38 @@ def test_why_names_what_is_waited_for_and_who_stopped_it() -> None:
     assert "edge-agent start storage" in story(state="off", down=True)
     assert "edge-agent restart storage" in story(state="quarantined")
     assert "not enforced, because" in story(enforcement={"cpu": {"kind": "not enforced", "code": "no-controller"}})
+
+
+def governed(**grip: Any) -> dict[str, Any]:
+    """A status in which the governor withholds something from storage."""
+    told = {"service": "storage", "resource": "memory", "level": "shed", "since": NOW - 60, "until": NOW + 30, **grip}
+    text = "memory some 34% over 30% for 1.2 s; frees 310 MiB; next: telemetry"
+    shed = text if told["level"] == "shed" else ""
+    state = {"state": "off", "pid": None, "shed": shed} if shed else {}
+    return status(
+        services={"storage": service(**state), "node": service(state="waiting", depends_on=["storage"])},
+        governor={"held": [{"why": text, **told}], "next": NOW + 30},
+    )
+
+
+def test_status_tells_what_is_withheld_why_and_until_when() -> None:
+    out = "\n".join(statusview.render(governed(), NOW))
+    assert re.search(r"^storage +off \(shed\) ", out, re.M)
+    assert (
+        "storage is shed, since 1 min: memory some 34% over 30% for 1.2 s; frees 310 MiB; next: telemetry;"
+        in out.replace("\n  ", " ")
+    )
+    assert "given back in 30 s if it stays calm" in out.replace("\n  ", " ")
+    squeezed = " ".join(statusview.held(governed(level="squeezed", resource="cpu", until=NOW - 1), NOW))
+    assert squeezed.startswith("storage is squeezed in cpu, since 1 min: ")
+    assert squeezed.endswith("given back as soon as it fits if it stays calm")
+    assert statusview.held(status(), NOW) == [], "an older agent withholds nothing"
+
+
+def test_why_tells_that_a_service_is_shed_and_how_it_comes_back() -> None:
+    text = "\n".join(why.tell("storage", governed(), [], NOW))
+    assert "edge-agent start storage" in text
+    assert "frees 310 MiB" in text
+    assert "depends on storage, which is off (shed)" in "\n".join(why.tell("node", governed(), [], NOW))
+    fresh = {**governed(), "governor": {"held": [], "next": None}}
+    assert "storage is shed: memory some 34%" in "\n".join(why.tell("storage", fresh, [], NOW))

@@ -1,0 +1,1 @@
+"""Makes the packages: a directory tree per architecture, then nfpm (packaging/README.md)."""
