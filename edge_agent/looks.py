@@ -79,6 +79,7 @@ class Look(Record):
     loads: dict[str, Load] = {}  # noqa: RUF012 - records are never changed
 
 
+NEW = Raw()
 LEFT_OVER = 16 << 20
 """Bytes; less free swap than that is none."""
 
@@ -104,7 +105,7 @@ def between(before: Reading, after: Reading) -> Look:
             share(now.memory_some, then.memory_some),
             share(now.cpu_some - now.throttled, then.cpu_some - then.throttled),
             share(now.io_some, then.io_some),
-            max(0, now.limited - then.limited),
+            max(0, now.limited - before.services.get(name, NEW).limited),
         )
     all_now = after.all or Raw()
     all_then = before.all or all_now

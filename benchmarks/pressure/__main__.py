@@ -26,7 +26,7 @@ from .keepers import KEEPERS, SHARES, TOTAL, TOTAL_CPU
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks/results"
 TARGET = Target(extra=("systemd-oomd", "earlyoom"))
-MEMORY, ZRAM = 768, 384  # MiB
+MEMORY, ZRAM = 512, 256  # MiB
 DISK = "throttling.bps-total=20000000,throttling.iops-total=500"
 """What a good SD card gives, bytes and operations a second."""
 PATIENCE = 3600.0
@@ -77,51 +77,51 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the result as benchmarks/results/pressure-DATE.json")
     options = parser.parse_args()
     governors = [name for name in names if not options.only or name in options.only]
-    begun, loads, samples = time.monotonic(), {}, {}
+    loads: dict[str, tuple[float, float]] = {}
+    samples: dict[str, dict[str, Any]] = {}
     try:
         tools.require(TARGET)
         for number in options.setting if options.setting is not None else range(len(SETTINGS)):
-            setting = SETTINGS[number]
+            setting, begun, before = SETTINGS[number], time.monotonic(), os.getloadavg()[0]
             print(f"{setting.name}", file=sys.stderr, flush=True)
-            before = os.getloadavg()[0]
-            samples[setting.name] = measure(setting, options.rounds, options.only)
+            samples[setting.name] = found = measure(setting, options.rounds, options.only)
             loads[setting.name] = (before, os.getloadavg()[0])
+            show(setting, found, governors, loads[setting.name], time.monotonic() - begun)
+            write(samples, loads, options.rounds, keep=options.keep)
     except LabError as error:
         print(error, file=sys.stderr)
         return 125
-    show(samples, governors, loads, options.rounds, time.monotonic() - begun)
+    return 0
+
+
+def write(
+    samples: dict[str, dict[str, Any]], loads: dict[str, tuple[float, float]], rounds: int, *, keep: bool
+) -> None:
+    """What there is so far, with every sample."""
     today = datetime.datetime.now(datetime.UTC)
     result = {
         "date": today.isoformat(timespec="seconds"),
         "machine": {"guest_memory_mib": MEMORY, "guest_cpus": 2, "zram_mib": ZRAM, "disk": DISK, "load": loads},
         "commit": _said("git", "describe", "--always", "--dirty", "--abbrev=12"),
-        "settings": {"total_mib": TOTAL, "total_cpu": TOTAL_CPU, "shares": SHARES, "rounds": options.rounds},
+        "settings": {"total_mib": TOTAL, "total_cpu": TOTAL_CPU, "shares": SHARES, "rounds": rounds},
         "samples": samples,
     }
     text = json.dumps(result) + "\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "latest-pressure.json").write_text(text)
-    if options.keep:
+    if keep:
         (RESULTS / f"pressure-{today.date()}.json").write_text(text)
-    return 0
 
 
-def show(
-    samples: dict[str, dict[str, Any]],
-    governors: list[str],
-    loads: dict[str, tuple[float, float]],
-    rounds: int,
-    took: float,
-) -> None:
-    """The tables."""
+def show(setting: Setting, found: dict[str, Any], governors: list[str], load: tuple[float, float], took: float) -> None:
+    """The tables of one setting."""
     guest = f"emulated guest of {MEMORY} MiB and 2 processors"
-    print(f"medians of {rounds} interleaved round(s), {guest}; {took / 60:.0f} min")
-    for setting, found in samples.items():
-        before, after = loads[setting]
-        print(f"\n{setting} (load of the host {before:.1f} before, {after:.1f} after)\n")
-        print(report.table(found, governors) + "\n")
-        print(goal_table([*report.goals(found), *report.lending(found)]) + "\n")
-        print(report.deeds(found, governors))
+    print(
+        f"\n{setting.name}: {guest}, {took / 60:.0f} min, load of the host {load[0]:.1f} before, {load[1]:.1f} after\n"
+    )
+    print(report.table(found, governors) + "\n")
+    print(goal_table([*report.goals(found), *report.lending(found)]) + "\n")
+    print(report.deeds(found, governors), flush=True)
 
 
 def _said(*words: str) -> str:

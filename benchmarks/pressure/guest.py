@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from . import client
@@ -124,7 +125,7 @@ class Session:
         while not (self.keeper.cgroup("hog") / "cgroup.procs").exists() and time.monotonic() < until:
             time.sleep(0.2)
         pid = self.keeper.governor()
-        (switches, seconds), before, ends = activity(pid), work(), len(self.keeper.ends())
+        (switches, seconds), before, ends = activity(pid), work(), Counter(self.keeper.ends())
         begun = time.monotonic()
         self.say(kind)
         limit, dealt, seen, peak = begun + LONGEST[kind], None, False, 0
@@ -136,7 +137,7 @@ class Session:
             seen = seen or bool(found)
             held = self._memory()
             peak = max(peak, held)
-            if seen and (not found or self.keeper.held() or (peak > 200 << 20 and held < peak // 2)):
+            if seen and (not found or self.keeper.held() or (peak > 64 << 20 and held < peak // 2)):
                 dealt = time.monotonic() - begun
         if dealt is not None:
             time.sleep(SETTLE)
@@ -156,7 +157,7 @@ class Session:
             "work": done / (ended - begun),
             "wakeups": (switches_after - switches) * 60 / (ended - begun) if pid else None,
             "cpu": (seconds_after - seconds) * 60 / (ended - begun) if pid else None,
-            "done": self.keeper.ends()[ends:],
+            "done": list((Counter(self.keeper.ends()) - ends).elements()),
         }
 
     def _memory(self) -> int:

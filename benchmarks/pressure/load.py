@@ -20,11 +20,11 @@ from pathlib import Path
 
 PORT = 8080
 MIB = 1 << 20
-WORKING_SET = 24 * MIB
+WORKING_SET = 16 * MIB
 RECORDS = 16 * MIB
 PAGE = 4096
 WORKERS = 2
-LEAK = 32 * MIB  # bytes a second
+LEAK = 16 * MIB  # bytes a second
 
 
 def essential(directory: str) -> None:

@@ -179,6 +179,8 @@ def test_what_its_own_limits_did_to_a_service_is_told_from_what_others_did() -> 
     before = Reading(10.0, services={"web": Raw(cpu_some=10, limited=7, throttled=10)})
     after = Reading(10.5, services={"web": Raw(cpu_some=400_010, limited=9, throttled=300_010)})
     assert between(before, after).loads == {"web": Load(cpu_wait=0.2, limited=2)}
+    new = between(before._replace(services={}), after)
+    assert new.loads == {"web": Load(limited=9)}, "what is new has met it since it was started"
     late = after._replace(at=20.0)
     assert between(before, late).loads == {"web": Load(limited=2)}, "however long ago"
 
