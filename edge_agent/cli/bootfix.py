@@ -168,15 +168,19 @@ def _write(path: str, content: bytes, like: str, *, fresh: bool = True) -> None:
     kind = os.stat(like)
     how = os.O_EXCL if fresh else os.O_TRUNC
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | how, stat.S_IMODE(kind.st_mode))
-    with open(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        try:
-            os.fchown(fd, kind.st_uid, kind.st_gid)
-            os.fchmod(fd, stat.S_IMODE(kind.st_mode))
-        except PermissionError:
-            pass  # FAT has no owners and modes of files
-        os.fsync(fd)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            try:
+                os.fchown(fd, kind.st_uid, kind.st_gid)
+                os.fchmod(fd, stat.S_IMODE(kind.st_mode))
+            except PermissionError:
+                pass  # FAT has no owners and modes of files
+            os.fsync(fd)
+    except OSError:
+        os.unlink(path)  # half of it is of no use to anybody
+        raise
 
 
 def _sync_directory(path: str) -> None:

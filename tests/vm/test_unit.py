@@ -156,16 +156,19 @@ def test_restart_keeps_them_without_a_message_bus(node: Node) -> None:
 def test_restart_keeps_what_is_in_the_agents_own_unit(node: Node) -> None:
     """Sampled services are not in the cgroup of another unit; KillMode=process leaves them."""
     node.guest.check("systemctl stop edge-agent; rm -f /var/lib/told", timeout=180)
-    sampling = "ExecStart=\nExecStart=/usr/bin/edge-agent --enforcement sampling"
-    with drop_in(node, sampling):
+    try:
+        node.write(CONFIG, PROFILE.replace("deployment:\n", "deployment:\n  enforcement: sampling\n"))
+        node.guest.check("systemctl start edge-agent", timeout=180)
         before = pids(node.until_states(**dict.fromkeys(REVERSE, "ready")))
-        own = "cat /sys/fs/cgroup/system.slice/edge-agent.service/cgroup.procs"
-        assert set(map(str, before.values())) <= set(node.guest.check(own).split())
+        own = node.guest.check("cat /sys/fs/cgroup/system.slice/edge-agent.service/cgroup.procs")
+        assert set(map(str, before.values())) <= set(own.split())
         node.guest.check("systemctl restart edge-agent", timeout=180)
         assert pids(node.until_states(**dict.fromkeys(REVERSE, "ready"))) == before
         assert not told(node)
         node.guest.check("systemctl stop edge-agent", timeout=180)
         assert told(node) == REVERSE
+    finally:
+        node.write(CONFIG, PROFILE)
 
 
 def test_kill_keeps_every_service(node: Node) -> None:

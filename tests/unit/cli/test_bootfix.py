@@ -146,6 +146,7 @@ def test_a_full_or_read_only_disk_leaves_the_old_line(file: Path, monkeypatch: p
         assert fix in outcome.lines[0]
         assert outcome.code == (exits.PERMISSION if number == 1 else exits.FAILED)
         assert file.read_bytes() == STOCK
+        assert [entry.name for entry in file.parent.iterdir()] == ["cmdline.txt"]
 
 
 def test_a_machine_that_needs_nothing_is_left_alone(file: Path) -> None:
