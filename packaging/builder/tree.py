@@ -31,7 +31,7 @@ def tree(
     another architecture, and a matter of seconds.
     """
     variant = "minbase" if configured else "extract"
-    recipe = json.dumps([suite, architecture, sorted(include), variant, image.DPKG_OPTIONS])
+    recipe = json.dumps([suite, architecture, sorted(include), variant, "merged-usr", image.DPKG_OPTIONS])
     cache = image.cache_directory()
     final = cache / f"tree-{suite}-{architecture}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
     if not final.is_dir():
@@ -51,7 +51,10 @@ def _make(final: Path, suite: str, architecture: str, include: tuple[str, ...], 
     try:
         keyring = mirror.KEYRING if Path(mirror.KEYRING).exists() else ""
         sources = work / "sources.list"
-        sources.write_text(mirror.guest_sources(mirror.configured_sources(), suite, keyring))
+        wanted = mirror.guest_sources(mirror.configured_sources(), suite, keyring)
+        if variant == "extract":
+            wanted = wanted.splitlines()[0]  # the suite itself: newer files than that are of no use to a test
+        sources.write_text(wanted + "\n")
         command = [
             "mmdebstrap",
             "--mode=root",
@@ -59,6 +62,7 @@ def _make(final: Path, suite: str, architecture: str, include: tuple[str, ...], 
             f"--variant={variant}",
             f"--architectures={architecture}",
             f"--include={','.join(include)}",
+            "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",  # by itself it does so only for configured ones
             '--aptopt=Acquire::Retries "3"',
             *(f"--aptopt={option}" for option in image.clock_options()),
             *(f"--dpkgopt={option}" for option in image.DPKG_OPTIONS),

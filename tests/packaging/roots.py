@@ -89,7 +89,8 @@ class Root:
         """As if systemd ran: its directory is there, and ``programs`` only note that they were called."""
         (self.path / "run/systemd/system").mkdir(parents=True)
         for program in programs:
-            stand_in = self.path / "usr/local/bin" / program
+            stand_in = self.path / "usr/bin" / program
+            stand_in.unlink(missing_ok=True)
             stand_in.write_text(RECORDER)
             stand_in.chmod(0o755)
 

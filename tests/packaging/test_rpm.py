@@ -39,6 +39,8 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clean(stand_in: Path, tmp_path: Path) -> Iterator[Root]:
     """A root with nothing but the stand-in in its database."""
     with Root(tree("bookworm"), tmp_path) as root:
+        for section in ("man5", "man8"):  # Debian's tree is without manuals; elsewhere they are of package filesystem
+            (root.path / "usr/share/man" / section).mkdir(parents=True, exist_ok=True)
         rpm(root, "--initdb")
         rpm(root, "--install", root.put(stand_in))
         yield root

@@ -26,7 +26,7 @@ CONFIG = "/etc/edge-agent/config.yaml"
 TREE = "/opt/edge-agent/src/edge_agent"
 TOLD = """\
 trap 'echo "$1" >>/var/lib/told; sync; exit 0' TERM
-while :; do sleep 1000 & wait $!; done
+while :; do sleep infinity & wait $!; done
 """
 PROFILE = """
 deployment:
@@ -156,16 +156,19 @@ def test_restart_keeps_them_without_a_message_bus(node: Node) -> None:
 def test_restart_keeps_what_is_in_the_agents_own_unit(node: Node) -> None:
     """Sampled services are not in the cgroup of another unit; KillMode=process leaves them."""
     node.guest.check("systemctl stop edge-agent; rm -f /var/lib/told", timeout=180)
-    sampling = "ExecStart=\nExecStart=/usr/bin/edge-agent --enforcement sampling"
-    with drop_in(node, sampling):
+    try:
+        node.write(CONFIG, PROFILE.replace("deployment:\n", "deployment:\n  enforcement: sampling\n"))
+        node.guest.check("systemctl start edge-agent", timeout=180)
         before = pids(node.until_states(**dict.fromkeys(REVERSE, "ready")))
-        own = "cat /sys/fs/cgroup/system.slice/edge-agent.service/cgroup.procs"
-        assert set(map(str, before.values())) <= set(node.guest.check(own).split())
+        own = node.guest.check("cat /sys/fs/cgroup/system.slice/edge-agent.service/cgroup.procs")
+        assert set(map(str, before.values())) <= set(own.split())
         node.guest.check("systemctl restart edge-agent", timeout=180)
         assert pids(node.until_states(**dict.fromkeys(REVERSE, "ready"))) == before
         assert not told(node)
         node.guest.check("systemctl stop edge-agent", timeout=180)
         assert told(node) == REVERSE
+    finally:
+        node.write(CONFIG, PROFILE)
 
 
 def test_kill_keeps_every_service(node: Node) -> None:
@@ -212,17 +215,19 @@ def test_an_upgrade_keeps_every_service_and_so_does_the_way_back(node: Node) -> 
             assert (answer["agent"]["pid"] == pid) == anew
             assert not answer["degraded"]
             assert_kept(node, before)
-            node.guest.check("edge-agent reload", timeout=180)  # so that it keeps the choice in its own form
+            if turn < 2:
+                node.guest.check("edge-agent reload", timeout=180)  # so that it keeps the choice in its own form
 
             node.guest.check(f"rm -r {TREE} && mv {TREE}.old {TREE}")
             node.guest.check(how, timeout=180)
             answer = node.until(lambda answer: answer.get("agent", {}).get("version") == version, "the old one runs")
             assert_kept(node, before)
-            events = node.guest.check("edge-agent events")
-            assert "a newer release started base, middle, top" in events
-            assert "known only in part: a newer release wrote it: version 99" in events
-            # Compiled again by this release, the plan is whole; executed anew, the newer one's is all there is.
-            assert bool(answer["degraded"]) == anew
+            if turn < 2:
+                events = node.guest.check("edge-agent events")
+                assert "a newer release started base, middle, top" in events
+                assert "known only in part: a newer release wrote it: version 99" in events
+                # Compiled again by this release, the plan is whole; executed anew, the newer one's is all there is.
+                assert bool(answer["degraded"]) == anew
     finally:
         node.guest.run(f"[ ! -d {TREE}.old ] || {{ rm -r {TREE}; mv {TREE}.old {TREE}; }}")
 
