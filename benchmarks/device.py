@@ -114,6 +114,13 @@ machine          resident     RSS private   + services     unit essentials  whol
                       MiB     MiB     MiB          MiB        s         s      s"""
 
 
+def keep(found: dict[str, Any]) -> None:
+    """Write it into the day's file, over what the same machine has there."""
+    path = RESULTS / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-device.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(kept | {found["target"]: found}, indent=1) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.device", description="The package on a device.")
@@ -122,16 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", default="edge")
     parser.add_argument("--keep", action="store_true", help="write into results/DATE-device.json")
     options = parser.parse_args(arguments)
-    try:
-        found = [measure(target, options.packages, options.profile) for target in options.targets]
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(HEAD, *map(row, found), sep="\n")
-    if options.keep:
-        path = RESULTS / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-device.json"
-        kept = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps(kept | {entry["target"]: entry for entry in found}, indent=1) + "\n")
+    print(HEAD)
+    for target in options.targets:
+        try:
+            found = measure(target, options.packages, options.profile)
+        except LabError as error:
+            print(error, file=sys.stderr)
+            return 1
+        print(row(found), flush=True)
+        if options.keep:
+            keep(found)
     return 0
 
 
