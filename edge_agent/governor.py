@@ -58,6 +58,7 @@ __all__ = [
     "Relax",
     "Squeeze",
     "Thaw",
+    "away",
     "decide",
     "killed",
     "next_look",
@@ -98,8 +99,8 @@ def decide(governor: Governor, look: Look, services: dict[str, Service]) -> tupl
     _memory(work)
     for resource in (CPU, IO):
         _share(work, resource)
-    state = {"grips": work.grips, "rough": work.rough, "limited": work.limited, "busy": work.busy}
-    return work.governor._replace(**state), work.decisions
+    found = work.governor._replace(grips=work.grips, rough=work.rough, limited=work.limited, busy=work.busy)
+    return found, work.decisions
 
 
 def killed(
@@ -107,14 +108,21 @@ def killed(
 ) -> tuple[Governor, list[Decision]]:
     """The kernel killed a service because all of them, or the machine, had no memory left: as good as shed, or it would
     do the same again. ``held``: bytes it had at most. Without swap and with little cache no pressure goes before it."""
+    own = _size(services[name].limits.memory_request if name in services else 0)
+    why = f"it was killed for want of memory, holding {_size(held)}, {own} are its own; it stays away for now"
+    return away(governor, services, name, held, now, why)
+
+
+def away(
+    governor: Governor, services: dict[str, Service], name: str, held: int, now: float, why: str
+) -> tuple[Governor, list[Decision]]:
+    """Shed a service that held so many bytes, for a reason that no look shows; unless an essential needs it."""
     key = (MEMORY, name)
     before = governor.grips.get(key, Grip())
     if before.level == SHED or effective_importance(services).get(name, ESSENTIAL) >= ESSENTIAL:
         return governor, []
-    own = _size(services[name].limits.memory_request)
-    text = f"it was killed for want of memory, holding {_size(held)}, {own} are its own; it stays away for now"
-    grips = {**governor.grips, key: taken(before, SHED, now, held, text, held)}
-    return governor._replace(grips=grips, rough={**governor.rough, MEMORY: now}, acted=now), [Shed(name, text)]
+    grips = {**governor.grips, key: taken(before, SHED, now, held, why, held)}
+    return governor._replace(grips=grips, rough={**governor.rough, MEMORY: now}, acted=now), [Shed(name, why)]
 
 
 def next_look(governor: Governor, look: Look) -> float | None:

@@ -101,9 +101,7 @@ class Governing:
             return
         if (unit.then if unit.state == KILLING else unit.state) != BACKOFF:  # it has given up, or was stopped
             return
-        self.governor, decisions = g.killed(self.governor, self._services(), name, held, self._agent.loop.now())
-        for decision in decisions:
-            self._carry_out(decision)
+        self._take(g.killed(self.governor, self._services(), name, held, self._agent.loop.now()))
         self._schedule()
 
     def ended(self, name: str) -> None:
@@ -154,11 +152,7 @@ class Governing:
             for name, unit in agent.node.units.items():
                 if not unit.shed:
                     self.governor = g.released(self.governor, name, now)
-            self.governor, decisions = g.decide(self.governor, look, self._services())
-            for decision in decisions:
-                self._carry_out(decision)
-            if decisions:
-                agent.woken()  # for those who follow the events
+            self._take(g.decide(self.governor, look, self._services()))
         self._schedule()
 
     def read(self, now: float) -> Reading:
@@ -187,8 +181,12 @@ class Governing:
 
     # -- doing ---------------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, decision: Decision) -> None:
-        self._perform[type(decision)](decision)
+    def _take(self, decided: tuple[g.Governor, list[Decision]]) -> None:
+        self.governor, decisions = decided
+        for decision in decisions:
+            self._perform[type(decision)](decision)
+        if decisions:
+            self._agent.woken()  # for those who follow the events
 
     def _squeeze(self, action: g.Squeeze) -> None:
         self._press(action.name, action.resource, action.amount)
@@ -228,7 +226,10 @@ class Governing:
         """It lives, but does nothing but wait for memory under its own limit."""
         share = f"{STUCK / STUCK_WINDOW:.0%} of {STUCK_WINDOW // 1_000_000} s"
         if self.governor.grips.get((g.MEMORY, name), g.Grip()).level == g.SQUEEZED:
-            self._agent.emit(Shed(name, f"squeezed, it did nothing but wait for memory for {share}"))
+            held, now = self._reading.services.get(name, Raw()).memory, self._agent.loop.now()
+            why = f"squeezed, it did nothing but wait for memory for {share}"
+            self._take(g.away(self.governor, self._services(), name, held, now, why))
+            self._schedule()
         else:
             self._agent.emit(Unhealthy(name, f"made no progress: all of it waited for memory for {share}"))
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from edge_agent import codec
 from tests.node import harness
 from tests.node.harness import Node, until
 
@@ -207,10 +206,10 @@ def test_under_pressure_it_is_frozen_first_and_the_next_agent_lets_go(node: Node
               heavy:
                 command: {touching(40)}
                 importance: heavy
+                freeze: true
                 resources: {{memory: {{request: 10MiB, limit: 80MiB}}, cpu: {{request: 0.3}}}}
         """),
     )
-    allow_freezing(node, "heavy")
     pid, top = node.pids()["heavy"], node.services_cgroup()
     stalled(top, "essential", stall=True)
     frozen = event(node, "frozen", "heavy")
@@ -220,7 +219,6 @@ def test_under_pressure_it_is_frozen_first_and_the_next_agent_lets_go(node: Node
     node.kill()
     node.start()
     until(lambda: "frozen 0" in (top / "heavy/cgroup.events").read_text(), "the next agent lets go", PATIENCE)
-    allow_freezing(node, "heavy")
     stalled(top, "essential", stall=True)
     again = event(node, "frozen", "heavy", after=frozen["seq"])
     stalled(top, "essential", stall=False)
@@ -228,13 +226,6 @@ def test_under_pressure_it_is_frozen_first_and_the_next_agent_lets_go(node: Node
     until(lambda: "frozen 0" in (top / "heavy/cgroup.events").read_text(), "it goes on", PATIENCE)
     assert node.pids()["heavy"] == pid
     assert not node.events("shed")
-
-
-def allow_freezing(node: Node, name: str) -> None:
-    """Hand over the same plan with one service freezable."""
-    plan = codec.unpack_plan(node.call("plan")["plan"])
-    services = tuple(spec._replace(freezable=spec.name == name) for spec in plan.services)
-    node.call("switch", plan=codec.pack_plan(plan._replace(services=services)))
 
 
 def test_lent_cpu_is_called_back_for_an_essential_and_lent_again(node: Node) -> None:

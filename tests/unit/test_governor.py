@@ -523,6 +523,14 @@ def test_a_squeezed_one_that_is_killed_has_offended_once() -> None:
     assert (grip.level, grip.offences) == (g.SHED, 1)
 
 
+def test_a_squeezed_one_that_makes_no_progress_is_sent_away_and_returns() -> None:
+    story = Story(NODE, LOADS)
+    story.look(some=0.12)
+    story.governor, decisions = g.away(story.governor, story.services, "analytics", 100 * MIB, story.now, "no progress")
+    assert decisions == [Shed("analytics", "no progress")]
+    assert names(story.look(10.0)) == [("return", "analytics")]
+
+
 # -- what else happens -------------------------------------------------------------------------------------------------
 
 
