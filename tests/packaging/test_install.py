@@ -76,7 +76,7 @@ for _ in $(seq 100); do [ "$(ready 2>/dev/null)" = 3 ] && break; sleep 0.2; done
 edge-agent shutdown
 wait $agent
 alive=0
-for pid in $before; do [ ! -e /proc/$pid ] || alive=1; done
+for pid in $before; do [ ! -e /proc/$pid ] || { alive=1; grep -E '^(Name|State|PPid)' /proc/$pid/status; }; done
 [ $alive = 1 ] || echo 'all ended'
 cat /tmp/agent.log
 """
