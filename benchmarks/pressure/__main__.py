@@ -42,10 +42,11 @@ class Setting(NamedTuple):
 
 ALL = "leak,memory,cpu,io"
 SETTINGS = (
-    Setting("PSI, no swap", "psi=1", ("--kinds", ALL, "--lending")),
+    Setting("PSI, no swap", "psi=1", ("--kinds", ALL)),
     Setting("PSI, zram", "psi=1", ("--kinds", "memory", "--zram", str(ZRAM))),
     Setting("no PSI, no swap", "psi=0", ("--kinds", "memory")),
     Setting("no PSI, zram", "psi=0", ("--kinds", "memory", "--zram", str(ZRAM))),
+    Setting("lending", "psi=1", ("--only", "nobody", "--lending")),
 )
 
 
@@ -73,7 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pressure", description="Governors under pressure.")
     parser.add_argument("--rounds", type=int, default=1, help="of every governor, interleaved (1)")
     parser.add_argument("--only", action="append", default=[], choices=names, help="a governor; repeatable")
-    parser.add_argument("--setting", action="append", type=int, choices=range(len(SETTINGS)), help="0 to 3; repeatable")
+    parser.add_argument("--setting", action="append", type=int, choices=range(len(SETTINGS)), help="0 to 4; repeatable")
     parser.add_argument("--keep", action="store_true", help="keep the result as benchmarks/results/pressure-DATE.json")
     options = parser.parse_args()
     governors = [name for name in names if not options.only or name in options.only]

@@ -84,6 +84,11 @@ class Session:
         for left in (DISK / "records", *DISK.glob("flood.*")):
             left.unlink(missing_ok=True)
 
+    def quiet(self) -> None:
+        """No more requests: the essential is an idle neighbour, too."""
+        self._client.kill()
+        self._client.wait()
+
     def _until_answered(self) -> None:
         end = time.monotonic() + 60
         while not any(latency >= 0 for _, latency in self.requests()[-20:]):
@@ -172,6 +177,7 @@ class Session:
 def lending(kind: type[EdgeAgent]) -> Sample:
     """The worker's throughput beside neighbours at rest; then one of them wants its request of cpu, and more."""
     with Session(kind()) as session:
+        session.quiet()
         found = session.idle()
         stat, wanted = session.keeper.cgroup("hog") / "cpu.stat", 0.95 * SHARES["hog"][1]
         begun = time.monotonic()
