@@ -8,7 +8,7 @@ PROFILE ?= edge
 VERSION ?=
 ARCHITECTURES ?=
 
-.PHONY: run test check unit here vm guest lab pi powercuts bench bench-device packages pins packaged clean
+.PHONY: run test check unit here vm guest lab pi powercuts bench bench-device bench-pressure packages pins packaged clean
 
 # Run the agent in the foreground; Ctrl-C stops everything. PROFILE=... chooses another profile.
 # Byte code is made first: sandboxed services cannot write it, and compiling is a third of their start.
@@ -79,6 +79,11 @@ bench-device: $(VENV)/.test packages
 # Beside supervisord, circusd, runit and s6: benchmarks/README.md.
 bench: $(VENV)/.run
 	@benchmarks/run
+
+# In virtual machines, beside limits, systemd-oomd and earlyoom under pressure: benchmarks/README.md.
+bench-pressure: $(VENV)/.test
+	sh tests/vm/install
+	@$(BIN)/python -m benchmarks.pressure
 
 # .deb and .rpm for every architecture into dist/ (as root: a small Debian 13 tree compiles for its Python).
 # VERSION=... and ARCHITECTURES="amd64 ..." choose.

@@ -36,10 +36,12 @@ from .grips import (
     Thaw,
     Work,
     due,
+    effective_importance,
     released,
+    taken,
 )
 from .looks import Look
-from .model import Service, Shed
+from .model import ESSENTIAL, Service, Shed
 
 __all__ = [
     "CPU",
@@ -56,7 +58,9 @@ __all__ = [
     "Relax",
     "Squeeze",
     "Thaw",
+    "away",
     "decide",
+    "killed",
     "next_look",
     "released",
 ]
@@ -74,14 +78,18 @@ FLOOR = 0.04
 not measured, of the services' total as well, at the cost of those who borrow."""
 SETTLE = 0.25
 """Seconds for a step to show its effect before the next."""
+WATCH = 1.0
+"""Seconds between looks at what is held of cpu and io; in less, one short burst is most of the time seen."""
+FREEZING = 1.0
+"""Seconds a frozen service has to help: its memory has to be moved out first."""
 GRACE = 2.0
 """Seconds a service that is shed has to end by itself, and one that is squeezed to give back what can be swapped."""
 KEPT = 0.95
 """Share of what it held from which a squeezed service is taken to give nothing back."""
 OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
 """Where stalls are not measured: seconds between looks, from OFTEN at the edge to SELDOM where NEAR of it is left."""
-AT_LIMIT = {MEMORY: 0.97, CPU: 0.9}
-"""Share of its own limit from which a service is taken to wait for that."""
+AT_LIMIT = 0.9
+"""Share of its own cpu limit from which a service is taken to wait for that."""
 
 
 def decide(governor: Governor, look: Look, services: dict[str, Service]) -> tuple[Governor, list[Decision]]:
@@ -91,7 +99,30 @@ def decide(governor: Governor, look: Look, services: dict[str, Service]) -> tupl
     _memory(work)
     for resource in (CPU, IO):
         _share(work, resource)
-    return work.governor._replace(grips=work.grips, rough=work.rough, busy=work.busy), work.decisions
+    found = work.governor._replace(grips=work.grips, rough=work.rough, limited=work.limited, busy=work.busy)
+    return found, work.decisions
+
+
+def killed(
+    governor: Governor, services: dict[str, Service], name: str, held: int, now: float
+) -> tuple[Governor, list[Decision]]:
+    """The kernel killed a service because all of them, or the machine, had no memory left: as good as shed, or it would
+    do the same again. ``held``: bytes it had at most. Without swap and with little cache no pressure goes before it."""
+    own = _size(services[name].limits.memory_request if name in services else 0)
+    why = f"it was killed for want of memory, holding {_size(held)}, {own} are its own; it stays away for now"
+    return away(governor, services, name, held, now, why)
+
+
+def away(
+    governor: Governor, services: dict[str, Service], name: str, held: int, now: float, why: str
+) -> tuple[Governor, list[Decision]]:
+    """Shed a service that held so many bytes, for a reason that no look shows; unless an essential needs it."""
+    key = (MEMORY, name)
+    before = governor.grips.get(key, Grip())
+    if before.level == SHED or effective_importance(services).get(name, ESSENTIAL) >= ESSENTIAL:
+        return governor, []
+    grips = {**governor.grips, key: taken(before, SHED, now, held, why, held)}
+    return governor._replace(grips=grips, rough={**governor.rough, MEMORY: now}, acted=now), [Shed(name, why)]
 
 
 def next_look(governor: Governor, look: Look) -> float | None:
@@ -108,6 +139,10 @@ def next_look(governor: Governor, look: Look) -> float | None:
             at = due(governor, resource, grip)
             if at <= now:  # it does not fit yet, or something else was given back just now
                 at = now + FIRST_WAIT[resource]
+            elif resource != MEMORY and now - governor.rough.get(resource, grip.since) < FIRST_WAIT[resource]:
+                at = min(at, now + WATCH)
+            elif at > now + WATCH:
+                at -= WATCH  # so that at last there is something to compare with
             found = at if found is None else min(found, at)
     return found
 
@@ -130,9 +165,10 @@ def _memory(work: Work) -> None:
     soft = hard or some >= SOFT or tight
     since = (look.at if governor.hard_since is None else governor.hard_since) if hard else None
     calm = not (soft or late or some >= CALM)
-    work.governor = governor = governor._replace(hard_since=since, helpless=governor.helpless and not calm)
     if not calm:
         work.rough[MEMORY] = look.at
+    again = look.at - work.rough.get(MEMORY, look.at) >= FIRST_WAIT[MEMORY]
+    work.governor = governor = governor._replace(hard_since=since, helpless=governor.helpless and not again)
     because = _numbers(look, some, full, since, short=short, tight=tight)
     if calm:
         _give_back(work)
@@ -152,9 +188,8 @@ def _stalls(work: Work) -> tuple[float, float]:
     """(some, full) without what services do to themselves: those that are held, and those at their own limit."""
     own = others = 0.0
     for name, load in work.look.loads.items():
-        limit = work.services[name].limits.memory_limit if name in work.services else None
-        if work.level(MEMORY, name) or (limit is not None and load.memory >= AT_LIMIT[MEMORY] * limit):
-            own = max(own, load.memory_wait)
+        if work.level(MEMORY, name) or name in work.limited:
+            own += load.memory_wait
         else:
             others = max(others, load.memory_wait)
     return max(others, work.look.some - own), work.look.full - own
@@ -163,14 +198,13 @@ def _stalls(work: Work) -> tuple[float, float]:
 def _late(work: Work, *, tight: bool) -> list[str]:
     """Who was squeezed, had the time to give back, and did not: it goes a step further."""
     look = work.look
-    patience = GRACE if look.swap else SETTLE
     if not any(grip.level and resource == MEMORY for (resource, _name), grip in work.grips.items()):
         return []
     return [
         name
         for name in work.victims()
         if work.level(MEMORY, name) in (SQUEEZED, FROZEN)
-        and look.at - work.grips[MEMORY, name].since >= patience
+        and look.at - work.grips[MEMORY, name].since >= (GRACE if work.swaps(name) else SETTLE)
         and work.overdrawn(name)
         and look.loads[name].memory > KEPT * work.grips[MEMORY, name].held
         and (tight or look.loads[name].memory_wait >= HARD)
@@ -180,11 +214,12 @@ def _late(work: Work, *, tight: bool) -> list[str]:
 def _settled(work: Work) -> bool:
     """Whether the last step has had its time; one that is shed may take its grace to be gone."""
     look = work.look
-    ending = any(
-        work.level(MEMORY, name) == SHED and look.at - work.grips[MEMORY, name].since < GRACE + SETTLE
-        for name in look.loads
+    times = {SHED: GRACE + SETTLE, FROZEN: FREEZING}
+    pending = any(
+        resource == MEMORY and name in look.loads and look.at - grip.since < times.get(grip.level, 0.0)
+        for (resource, name), grip in work.grips.items()
     )
-    return not ending and look.at - work.governor.acted >= SETTLE
+    return not pending and look.at - work.governor.acted >= SETTLE
 
 
 def _act(work: Work, name: str, level: str, amount: int, decision: Decision) -> None:
@@ -215,7 +250,7 @@ def _step(work: Work, because: str, victims: list[str]) -> None:
         _act(work, name, FROZEN, memory, Freeze(name, f"{because}; keeps {_size(memory)} from growing"))
     else:
         rest = work.victims(without=name)
-        after = rest[0] if rest else "nobody, only essential services are left"
+        after = rest[0] if rest else "nobody"
         _act(work, name, SHED, memory, Shed(name, f"{because}; frees {_size(memory)}; next: {after}"))
 
 
@@ -231,7 +266,9 @@ def _give_back(work: Work) -> None:
                 return
             continue
         needed, request = round(grip.amount * MARGIN), work.services[name].limits.memory_request
-        if look.at - grip.since >= LONGEST_WAIT[MEMORY]:  # what it held may have been a leak
+        if needed > request:  # which may have been a leak, and never be free again
+            needed = request + ((needed - request) >> max(0, work.waited(MEMORY, grip) - 1))
+        if look.at - grip.since >= LONGEST_WAIT[MEMORY]:
             needed = min(needed, request)
         apart = any(work.level(MEMORY, other) == SHED for other in work.services[name].depends_on)
         if work.due(MEMORY, grip) and needed <= left and not apart:
@@ -241,7 +278,7 @@ def _give_back(work: Work) -> None:
 
 
 def _numbers(look: Look, some: float, full: float, since: float | None, *, short: bool, tight: bool) -> str:
-    held = "" if since is None else f" for {look.at - since:.1f} s"
+    held = "" if since is None or since == look.at else f" for {look.at - since:.1f} s"
     if short:
         return f"{_size(look.available)} of the machine's {_size(look.machine)} are available, under {FLOOR:.0%}{held}"
     if full >= FULL and some < HARD:
@@ -284,7 +321,7 @@ def _waits(work: Work, resource: str, name: str) -> float:
         return 0.0
     if resource == IO:
         return load.io_wait
-    at_limit = limits.cpu_limit is not None and load.cpu >= AT_LIMIT[CPU] * limits.cpu_limit
+    at_limit = limits.cpu_limit is not None and load.cpu >= AT_LIMIT * limits.cpu_limit
     return load.cpu_wait if load.cpu <= limits.cpu_request and not at_limit else 0.0
 
 

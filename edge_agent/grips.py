@@ -24,7 +24,10 @@ MARGIN = 1.25
 """Times its own that a service must hold to count as one that has not given back; times what it held that must be free
 before it returns."""
 WORTH = 1 << 20
-"""Bytes; a service that holds less, with what only runs for it, is not shed: it would not help."""
+"""Bytes; a service that holds less, with what only runs for it, is not shed, and a smaller loan not called back: it
+would not help."""
+LIMITED = 3.0
+"""Seconds for which a service waits by its own limit after it met it: memory.high has it sleep up to 2 s at a time."""
 LEAST = {MEMORY: 8 << 20, CPU: 50, IO: 256 * 1024}
 """Bytes, milli-cores, bytes per second that are left to a squeezed service, whatever it has requested."""
 
@@ -48,6 +51,7 @@ class Governor(Record):
 
     grips: dict[tuple[str, str], Grip] = {}  # noqa: RUF012
     rough: dict[str, float] = {}  # noqa: RUF012 - resource -> when it was last not calm, or something was given back
+    limited: dict[str, float] = {}  # noqa: RUF012 - service -> when its own memory limit was last seen to stop it
     hard_since: float | None = None  # memory has been hard pressed without a break
     acted: float = -1e9  # when memory was last acted upon
     busy: bool = False  # what was done, or is to be done, cannot wait for a trigger
@@ -104,6 +108,13 @@ def released(governor: Governor, name: str, now: float) -> Governor:
     return governor._replace(grips={**governor.grips, key: grip._replace(level="", since=now, why="")})
 
 
+def taken(before: Grip, level: str, now: float, amount: int, why: str, held: int) -> Grip:
+    """A hold, or a tighter one. It is an offence when it was not held before."""
+    if before.level:
+        return Grip(level, now, amount, before.offences, why, before.held)
+    return Grip(level, now, amount, min(before.offences + 1, MOST_OFFENCES), why, held)
+
+
 def due(governor: Governor, resource: str, grip: Grip) -> float:
     """When something may be given back if it stays calm until then."""
     return max(grip.since, governor.rough.get(resource, grip.since)) + wait(resource, grip.offences)
@@ -135,6 +146,10 @@ class Work:
         self.importance = effective_importance(services)
         self.grips = dict(governor.grips)
         self.rough = dict(governor.rough)
+        self.limited = {
+            name: at for name, at in governor.limited.items() if name in look.loads and look.at - at < LIMITED
+        }
+        self.limited.update((name, look.at) for name, load in look.loads.items() if load.limited)
         self.decisions: list[Decision] = []
         self.busy = False
         self.there = [name for name in services if name in look.loads and self.level(MEMORY, name) != SHED]
@@ -152,13 +167,12 @@ class Work:
         return self.grips.get((resource, name), NOTHING).level
 
     def hold(self, resource: str, name: str, level: str, amount: int, decision: Decision) -> None:
-        """Take hold, or a tighter hold. It is an offence when it was not held before."""
-        before = self.grips.get((resource, name), NOTHING)
-        offences = before.offences if before.level else min(before.offences + 1, MOST_OFFENCES)
-        held = before.held if before.level else self.look.loads[name].memory
-        self.grips[resource, name] = Grip(level, self.look.at, amount, offences, getattr(decision, "text", ""), held)
+        """Take hold, or a tighter hold."""
+        before, held = self.grips.get((resource, name), NOTHING), self.look.loads[name].memory
+        why = getattr(decision, "text", "")
+        self.grips[resource, name] = taken(before, level, self.look.at, amount, why, held)
         self.decisions.append(decision)
-        self.busy = True
+        self.busy = self.busy or resource == MEMORY
         if level == SHED:
             self.there.remove(name)
 
@@ -182,12 +196,16 @@ class Work:
 
     def borrowers(self, resource: str) -> list[str]:
         """Who uses more than its own and is not held yet: the least important first, of equals the largest loan."""
-        loans = {}
+        loans, least = {}, WORTH if resource == MEMORY else 0
         for name in self.there:
             loan = used(self.look.loads[name], resource) - self.own(resource, name)
-            if loan > 0 and self.importance[name] < ESSENTIAL and not self.level(resource, name):
+            if loan > least and self.importance[name] < ESSENTIAL and not self.level(resource, name):
                 loans[name] = loan
         return sorted(loans, key=lambda name: (self.importance[name], -loans[name], name))
+
+    def swaps(self, name: str) -> bool:
+        """Whether its pages can be moved out."""
+        return self.look.swap and self.services[name].limits.swap_limit != 0
 
     def overdrawn(self, name: str) -> bool:
         """Whether it holds much more memory than its own."""
@@ -215,6 +233,11 @@ class Work:
 
     def due(self, resource: str, grip: Grip) -> bool:
         return self.look.at >= due(self.governor._replace(rough=self.rough), resource, grip)
+
+    def waited(self, resource: str, grip: Grip) -> int:
+        """How many times its wait has passed in calm."""
+        calm = self.look.at - max(grip.since, self.rough.get(resource, grip.since))
+        return int(calm / wait(resource, grip.offences) + 1e-9)
 
 
 def used(load: Load, resource: str) -> int:

@@ -10,6 +10,9 @@ from .records import Record
 
 SHORTEST, STALE = 0.05, 2.0
 """Seconds between two readings: of less, shares would be noise; of more, they say nothing about now, and read as 0."""
+TIGHT = 0.1
+"""Share of the machine's memory: less available than that, and the stalls of the machine as a whole count. Otherwise
+they are those of services at their own limits, which are in there too."""
 
 
 class Raw(Record):
@@ -23,6 +26,8 @@ class Raw(Record):
     cpu_some: int = 0
     io: int = 0  # bytes read and written
     io_some: int = 0
+    limited: int = 0  # times that its own memory.max or memory.high stopped it
+    throttled: int = 0  # microseconds its own cpu.max had it wait
 
 
 class Machine(Record):
@@ -53,12 +58,14 @@ class Load(Record):
     cpu: int = 0  # milli-cores it used
     io: int = 0  # bytes per second it read and wrote
     memory_wait: float = 0.0  # share of the time in which some task of it waited for memory
-    cpu_wait: float = 0.0  # for a processor
+    cpu_wait: float = 0.0  # for a processor, and not for its own limit
     io_wait: float = 0.0  # for a disk
+    limited: int = 0  # times that its own memory limit stopped it since the look before, however long ago that was
 
 
 class Look(Record):
-    """The node as it was seen. Stalls are the larger of all services' and the machine's."""
+    """The node as it was seen. ``some``: of the machine where little is available, or where nothing is known of the
+    services; ``full``: of all services, and of the machine in these cases."""
 
     at: float
     some: float = 0.0  # share of the time in which some task waited for memory
@@ -72,6 +79,7 @@ class Look(Record):
     loads: dict[str, Load] = {}  # noqa: RUF012 - records are never changed
 
 
+NEW = Raw()
 LEFT_OVER = 16 << 20
 """Bytes; less free swap than that is none."""
 
@@ -95,21 +103,20 @@ def between(before: Reading, after: Reading) -> Look:
             round(rate(now.cpu, then.cpu) / 1000),
             round(rate(now.io, then.io)),
             share(now.memory_some, then.memory_some),
-            share(now.cpu_some, then.cpu_some),
+            share(now.cpu_some - now.throttled, then.cpu_some - then.throttled),
             share(now.io_some, then.io_some),
+            max(0, now.limited - before.services.get(name, NEW).limited),
         )
     all_now = after.all or Raw()
     all_then = before.all or all_now
     machine, earlier = after.machine, before.machine
+    of_machine = after.all is None or machine.available < TIGHT * machine.memory
     used = all_now.memory - all_now.cache if after.all else sum(load.memory for load in loads.values())
     return Look(
         at=after.at,
-        some=max(
-            share(machine.memory_some, earlier.memory_some),
-            share(all_now.memory_some, all_then.memory_some),
-        ),
+        some=share(machine.memory_some, earlier.memory_some) if of_machine else 0.0,
         full=max(
-            share(machine.memory_full, earlier.memory_full),
+            share(machine.memory_full, earlier.memory_full) if of_machine else 0.0,
             share(all_now.memory_full, all_then.memory_full),
         ),
         free=max(0, after.total - used),

@@ -111,14 +111,23 @@ class _Log:
     def decide(self, look: Look) -> list[g.Decision]:
         self.looks += 1
         self.governor, decisions = g.decide(self.governor, look, self.services)
+        self._decided(look.at, decisions)
+        return decisions
+
+    def killed(self, at: float, name: str, held: int) -> bool:
+        """By the kernel, because nobody had room. Whether it is to stay away."""
+        self.governor, decisions = g.killed(self.governor, self.services, name, held, at)
+        self._decided(at, decisions)
+        return bool(decisions)
+
+    def _decided(self, at: float, decisions: list[g.Decision]) -> None:
         for decision in decisions:
             kind, name = KINDS[type(decision)], getattr(decision, "name", "")
-            self.note(look.at, kind, name, getattr(decision, "resource", g.MEMORY), decision.text)
+            self.note(at, kind, name, getattr(decision, "resource", g.MEMORY), decision.text)
             if isinstance(decision, Shed):
-                self._away[name] = look.at
+                self._away[name] = at
             elif isinstance(decision, Return):
-                self._add(name, away=look.at - self._away.pop(name))
-        return decisions
+                self._add(name, away=at - self._away.pop(name))
 
     def note(self, at: float, kind: str, name: str, resource: str, text: str) -> None:
         if len(self._happenings) >= MOST_HAPPENINGS:
@@ -301,7 +310,10 @@ class _Model:
             running = [name for name, process in self.running.items() if process.held > 0]
             name = min(running, key=lambda name: (self.services[name].importance, -self.running[name].held, name))
             self.out_since = None
+            process = self.running[name]
             self.kill(name, "no memory was left")
+            if process.ends is None and self.log.killed(self.now, name, round(process.held)):
+                del self.starts[name]
 
     def kill(self, name: str, why: str) -> None:
         process = self.running.pop(name)
@@ -323,13 +335,14 @@ class _Model:
                 wanted = self.wants.get(name, IDLE).memory + process.grown
                 waits = max(waits, min(0.9, 1.0 - process.held / wanted)) if wanted > 0 else waits
             usage = round(process.held), round(cpu[name][0]), round(io[name][0])
-            loads[name] = Load(*usage, waits, cpu[name][1], io[name][1])
+            stalls = (waits, cpu[name][1], io[name][1]) if self.header.psi else (0.0, 0.0, 0.0)
+            loads[name] = Load(*usage, *stalls)
         every = [load.memory_wait for load in loads.values()]
         held = sum(load.memory for load in loads.values())
         return Look(
             self.now,
-            max(every, default=0.0) if self.header.psi else 0.0,
-            min(every, default=0.0) if self.header.psi else 0.0,
+            max(every, default=0.0),
+            min(every, default=0.0),
             max(0, self.total - held),
             self.total,
             max(0, self.header.machine - self.system - held),

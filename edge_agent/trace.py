@@ -8,7 +8,7 @@ The first line says what it is; ``machine`` and all sizes are bytes, times secon
 
     {"at": 1.0, "some": 0.0, "full": 0.0, "free": 600000000, "total": 800000000, "available": 700000000,
      "swap": false, "psi": true, "loads": {"web": {"memory": 60000000, "cpu": 120, "io": 0, "memory_wait": 0.0,
-     "cpu_wait": 0.01, "io_wait": 0.0}}}
+     "cpu_wait": 0.01, "io_wait": 0.0, "limited": 0}}}
 
 *Written*: each further line says what services want from then on. A service that is named anew wants that and nothing
 else; ``grows`` is bytes per second on top of ``memory``, from its last start. ``system`` is what all else on the
@@ -144,6 +144,7 @@ def looks(lines: Iterator[tuple[int, bytes]], header: Header) -> Iterator[Look]:
                 load.share("memory_wait"),
                 load.share("cpu_wait"),
                 load.share("io_wait"),
+                load.whole("limited"),
             )
             load.end()
         yield Look(

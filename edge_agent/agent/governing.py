@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 
 from .. import governor as g
+from ..host.containment import MACHINE, TOTAL
 from ..host.loop import ERROR, HANGUP, READ, URGENT
 from ..host.senses import FULL, SOME
-from ..lifecycle import LIVE
+from ..lifecycle import BACKOFF, KILLING, LIVE
 from ..looks import SHORTEST, STALE, Look, Raw, Reading, between
 from ..model import ESSENTIAL, Return, Shed, Unhealthy, Watch
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 WINDOW = 500_000
 """Microseconds, the shortest of a trigger; it fires at governor.SOFT of it."""
+SOON = 0.1
+"""Seconds to the second look, when a trigger ends a rest and there is nothing yet to compare with: it may be one of cpu
+as well as one of memory."""
 STUCK_WINDOW, STUCK = 10_000_000, 8_000_000
 """Microseconds: a service that waits for memory as a whole for so much of so long makes no progress."""
 
@@ -43,6 +47,8 @@ class Governing:
         self._reading = Reading(-STALE)
         self._triggers: dict[int, str | None] = {}  # descriptor -> service, None for those of the node
         self._timer: Timer | None = None
+        self._again = False  # the look was the first after a rest
+        self._begun = False
         self._perform: dict[type, Callable[[Any], None]] = {
             g.Squeeze: self._squeeze,
             g.Relax: self._relax,
@@ -55,7 +61,7 @@ class Governing:
 
     def begin(self) -> None:
         """Take up what an earlier agent had shed, and listen to the node."""
-        now = self._agent.loop.now()
+        now, self._begun = self._agent.loop.now(), True
         for name, unit in self._agent.node.units.items():
             if unit.shed:
                 grip = g.Grip(g.SHED, now, unit.service.limits.memory_request, 1, unit.shed)
@@ -83,8 +89,25 @@ class Governing:
         self._senses.freeze(service.name, frozen=False)
         self.started(service)
 
+    def peak(self, name: str) -> int:
+        """Bytes that it has held at most since it was started."""
+        return self._senses.peak(name)
+
+    def killed(self, name: str, oom: str, held: int) -> None:
+        """It has died, having held so many bytes; ``oom``: of which limit, as in ``model.Exited``. What the kernel had
+        to kill because all of them had no room is shed, if it would be started again."""
+        unit = self._agent.node.units.get(name)
+        if not self._begun or unit is None or oom not in (TOTAL, MACHINE):
+            return
+        if (unit.then if unit.state == KILLING else unit.state) != BACKOFF:  # it has given up, or was stopped
+            return
+        self._take(g.killed(self.governor, self._services(), name, held, self._agent.loop.now()))
+        self._schedule()
+
     def ended(self, name: str) -> None:
         """Its place is given back, and the triggers with it."""
+        services = {other: raw for other, raw in self._reading.services.items() if other != name}
+        self._reading = self._reading._replace(services=services)
         for fd in [fd for fd, owner in self._triggers.items() if owner == name]:
             self._drop(fd)
 
@@ -115,22 +138,21 @@ class Governing:
     # -- looking -------------------------------------------------------------------------------------------------------
 
     def _pressed(self) -> None:
-        """A trigger fired: that much has stalled in its window."""
+        """A trigger fired: that much has stalled in its window, of memory, or of an essential's cpu or io."""
         self.look(pressed=True)
 
     def look(self, *, pressed: bool = False) -> None:
         """See, decide, act, and settle when to look again."""
         agent = self._agent
         now = agent.loop.now()
+        self._again = pressed and now - self._reading.at >= STALE
         if not pressed or now - self._reading.at >= SHORTEST:
-            self.last = look = self._see(now, pressed=pressed)
-            services = {service.name: service for service in agent.node.plan.services}
+            before, self._reading = self._reading, self.read(now)
+            self.last = look = between(before, self._reading)
             for name, unit in agent.node.units.items():
                 if not unit.shed:
                     self.governor = g.released(self.governor, name, now)
-            self.governor, decisions = g.decide(self.governor, look, services)
-            for decision in decisions:
-                self._carry_out(decision)
+            self._take(g.decide(self.governor, look, self._services()))
         self._schedule()
 
     def read(self, now: float) -> Reading:
@@ -143,16 +165,14 @@ class Governing:
                 services[name] = senses.raw(name) or Raw(memory=0 if sample is None else sample.memory)
         return Reading(now, senses.machine(), senses.raw(None), services, agent.node.memory, senses.psi)
 
-    def _see(self, now: float, *, pressed: bool) -> Look:
-        before, self._reading = self._reading, self.read(now)
-        look = between(before, self._reading)
-        if pressed and now - before.at >= STALE:  # the trigger says what the counters cannot
-            look = look._replace(some=max(look.some, g.SOFT))
-        return look
+    def _services(self) -> dict[str, Service]:
+        return {service.name: service for service in self._agent.node.plan.services}
 
     def _schedule(self) -> None:
         agent = self._agent
         due = None if agent.done else g.next_look(self.governor, self.last)
+        if self._again and not agent.done:
+            due = agent.loop.now() + SOON
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -161,15 +181,19 @@ class Governing:
 
     # -- doing ---------------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, decision: Decision) -> None:
-        self._perform[type(decision)](decision)
+    def _take(self, decided: tuple[g.Governor, list[Decision]]) -> None:
+        self.governor, decisions = decided
+        for decision in decisions:
+            self._perform[type(decision)](decision)
+        if decisions:
+            self._agent.woken()  # for those who follow the events
 
     def _squeeze(self, action: g.Squeeze) -> None:
         self._press(action.name, action.resource, action.amount)
         self._agent.note("squeezed", action.name, action.text)
 
     def _press(self, name: str, resource: str, amount: int) -> None:
-        swap = self.last.swap
+        swap = self.last.swap and self._agent.node.units[name].service.limits.swap_limit != 0
         fd = self._senses.squeeze(name, resource, amount, swap=swap)
         if fd >= 0:
             self._agent.loop.watch(fd, READ, lambda _events: self._reclaimed(fd))
@@ -202,7 +226,10 @@ class Governing:
         """It lives, but does nothing but wait for memory under its own limit."""
         share = f"{STUCK / STUCK_WINDOW:.0%} of {STUCK_WINDOW // 1_000_000} s"
         if self.governor.grips.get((g.MEMORY, name), g.Grip()).level == g.SQUEEZED:
-            self._agent.emit(Shed(name, f"squeezed, it did nothing but wait for memory for {share}"))
+            held, now = self._reading.services.get(name, Raw()).memory, self._agent.loop.now()
+            why = f"squeezed, it did nothing but wait for memory for {share}"
+            self._take(g.away(self.governor, self._services(), name, held, now, why))
+            self._schedule()
         else:
             self._agent.emit(Unhealthy(name, f"made no progress: all of it waited for memory for {share}"))
 

@@ -306,7 +306,10 @@ class Agent:
             os.close(main.child.release_fd)
         if self.mains.get(name) is main:
             del self.mains[name]
-        self.emit(Exited(name, main.pid, status, self.containment.oom_cause(name)))
+        oom = self.containment.oom_cause(name)
+        held = self.governing.peak(name) if oom else 0
+        self.emit(Exited(name, main.pid, status, oom))
+        self.governing.killed(name, oom, held)
         self._check_empty(name)
 
     def _resize(self, action: Resize) -> None:

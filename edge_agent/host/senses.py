@@ -39,6 +39,9 @@ if TYPE_CHECKING:
         def raw(self, name: str | None) -> Raw | None:
             """The counters now; None: it has gone, or nothing counts here."""
 
+        def peak(self, name: str) -> int:
+            """Bytes that it has held at most since it was started; 0 where nobody knows."""
+
         def arm(self, name: str | None, resource: str, kind: str, stall: int, window: int) -> int:
             """A trigger, microseconds; the caller closes it. -1: none to be had."""
 
@@ -76,6 +79,10 @@ class MachineSenses:
         """Nothing counts here."""
         return None
 
+    def peak(self, name: str) -> int:  # noqa: ARG002
+        """Nobody knows."""
+        return 0
+
     def arm(self, name: str | None, resource: str, kind: str, stall: int, window: int) -> int:  # noqa: ARG002
         """There is no cgroup."""
         return -1
@@ -103,7 +110,7 @@ class CgroupSenses(MachineSenses):
         self._containment = containment
 
     def raw(self, name: str | None) -> Raw | None:
-        """Six small files; memory.stat only of all services together, whose cache is to be told from what is used."""
+        """Seven small files; memory.stat only of all services together, whose cache is to be told from what is used."""
         cgroup = self._containment.cgroup(name)
         if cgroup is None:
             return None
@@ -111,6 +118,14 @@ class CgroupSenses(MachineSenses):
             return _read(cgroup, with_cache=name is None)
         except (OSError, ValueError):
             return None
+
+    def peak(self, name: str) -> int:
+        """memory.peak, which Linux has from 5.19 on."""
+        cgroup = self._containment.cgroup(name)
+        try:
+            return 0 if cgroup is None else int(cgroup.get_property(b"memory.peak"))
+        except (OSError, ValueError):
+            return 0
 
     def arm(self, name: str | None, resource: str, kind: str, stall: int, window: int) -> int:
         """On the cgroup's RESOURCE.pressure."""
@@ -180,29 +195,37 @@ def _read(cgroup: Cgroup, *, with_cache: bool) -> Raw:
             return ""
 
     some, full = stalls(text(b"memory.pressure"))
-    cache = 0
-    if with_cache:
-        for line in text(b"memory.stat").splitlines():
-            key, _, number = line.partition(" ")
-            if key in ("active_file", "inactive_file"):
-                cache += int(number)
+    files = _flat(text(b"memory.stat") if with_cache else "", "active_file", "inactive_file")
     io = 0
     for line in text(b"io.stat").splitlines():
         for word in line.split()[1:]:
             key, _, number = word.partition("=")
             if key in ("rbytes", "wbytes"):
                 io += int(number)
-    used = text(b"cpu.stat").partition("usage_usec ")[2].partition("\n")[0]
+    limits = _flat(text(b"memory.events.local"), "high", "max")
+    cpu = _flat(text(b"cpu.stat"), "usage_usec", "throttled_usec")
     return Raw(
         memory=int(text(b"memory.current") or 0),
-        cache=cache,
+        cache=sum(files.values()),
+        limited=sum(limits.values()),
         memory_some=some,
         memory_full=full,
-        cpu=int(used or 0),
+        cpu=cpu["usage_usec"],
         cpu_some=stalls(text(b"cpu.pressure"))[0],
+        throttled=cpu["throttled_usec"],
         io=io,
         io_some=stalls(text(b"io.pressure"))[0],
     )
+
+
+def _flat(text: str, *keys: str) -> dict[str, int]:
+    """These keys of a flat-keyed file; 0 for those that it does not have."""
+    found = dict.fromkeys(keys, 0)
+    for line in text.splitlines():
+        key, _, number = line.partition(" ")
+        if key in found:
+            found[key] = int(number)
+    return found
 
 
 def _arm(path: str, directory: int | None, kind: str, stall: int, window: int) -> int:
@@ -228,9 +251,11 @@ def _reclaim(cgroup: Cgroup, amount: int, *, swap: bool) -> int:
         return -1
     name, value = (b"memory.high", amount) if swap else (b"memory.reclaim", above)
     fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.fd)
+    # EAGAIN: not all of it could be reclaimed. That is no news for anybody's log.
+    quiet = (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0)
     try:
         # By another program, not a fork: that would hold the agent's locks and sockets for as long as it takes.
-        pid = os.posix_spawn(ECHO, ["echo", str(value)], {}, file_actions=[(os.POSIX_SPAWN_DUP2, fd, 1)])
+        pid = os.posix_spawn(ECHO, ["echo", str(value)], {}, file_actions=[(os.POSIX_SPAWN_DUP2, fd, 1), quiet])
     finally:
         os.close(fd)
     return os.pidfd_open(pid)

@@ -80,6 +80,7 @@ class Program:
             oom_score_adj=oom_score_adj(importance) if service.oom_score_adj is None else service.oom_score_adj,
             rlimits=tuple(sorted((number, limit.soft, limit.hard) for number, limit in service.rlimits.items())),
             directories=self._own_directories(name) if service.bundled is not None else (),
+            freezable=service.freeze,
         )
         return made._replace(sandbox=self.confined.sandbox(path, service, made)) if runs else made
 

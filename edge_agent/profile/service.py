@@ -299,6 +299,7 @@ class Service(Section):
     start_timeout: PositiveDuration = 60.0
     resources: Resources = Resources()
     importance: Annotated[int, Reader(readers.importance)] | None = None
+    freeze: Flag = False
     nice: Annotated[int, Reader(readers.whole(-20, 19, "nice value"))] | None = None
     io_priority: IoPriority | None = None
     scheduler: Scheduler | None = None

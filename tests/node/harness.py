@@ -118,7 +118,7 @@ class Node:
             self.process = subprocess.Popen(
                 argv, env=self.environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, preexec_fn=join
             )
-        until(self.answers, "the agent answers")
+        until(self.answers, "the agent answers", 3 * PATIENCE)
 
     def services_cgroup(self) -> Path:
         """The directory that carries the total, by what the kernel says of the agent."""

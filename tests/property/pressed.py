@@ -6,7 +6,19 @@ from dataclasses import dataclass, field
 from random import Random
 
 from edge_agent import governor as g
-from edge_agent.grips import CPU, FIRST_WAIT, FORGIVEN, IO, LEAST, LONGEST_WAIT, MARGIN, MEMORY, MOST_OFFENCES, wait
+from edge_agent.grips import (
+    CPU,
+    FIRST_WAIT,
+    FORGIVEN,
+    IO,
+    LEAST,
+    LIMITED,
+    LONGEST_WAIT,
+    MARGIN,
+    MEMORY,
+    MOST_OFFENCES,
+    wait,
+)
 from edge_agent.looks import Load, Look
 from edge_agent.model import ESSENTIAL, HEAVY, NORMAL, Limits, Plan, Return, Service, Shed
 
@@ -70,6 +82,7 @@ class Pressed:
     other: int = 100 * MIB  # what the system itself uses
     hard_since: float | None = None
     rough: dict[str, float] = field(default_factory=dict)
+    limited: dict[str, float] = field(default_factory=dict)
     stepped: float = -1e9
     holds: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
     offences: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)  # count, when given back
@@ -117,7 +130,9 @@ class Pressed:
             return
         elif kind < 0.2:
             del self.running[name]
-            if found.ends is None:
+            if found.ends is None and kind < 0.13:
+                self.killed(name, found.memory)
+            elif found.ends is None:
                 self.returns_at[name] = self.now + random.choice((1.0, 10.0))
         else:
             found.wants = random.choice((2, 10, 50, 100, 100, 200, 400, 900)) * MIB
@@ -125,6 +140,20 @@ class Pressed:
             found.cpu = random.choice((0, 10, 100, 1000))
             found.io = random.choice((0, 0, 1, 40)) * MIB
             found.stubborn = random.random() < 0.3
+
+    def killed(self, name: str, held: int) -> None:
+        """By the kernel, for want of memory: an essential, and what it needs, is started again, others are shed."""
+        before = self.governor
+        self.governor, decisions = g.killed(before, self.services, name, held, self.now)
+        if self.essential(name):
+            assert (self.governor, decisions) == (before, [])
+            self.returns_at[name] = self.now + 1.0
+            return
+        (shed,) = decisions
+        assert isinstance(shed, Shed)
+        self.stepped = self.rough[MEMORY] = self.now
+        self.last_shed[name] = self.now, wait(MEMORY, self.governor.grips[MEMORY, name].offences)
+        self.taken(MEMORY, name)
 
     def switch(self) -> None:
         """Another profile: the reconciler brings back what has become essential, and ends what is gone."""
@@ -186,7 +215,8 @@ class Pressed:
             waits = random.choice((0.0, 0.05, 0.2, 0.9)) if self.psi and (tight or random.random() < 0.02) else 0.0
             cpu_wait = random.choice((0.0, 0.3, 0.9)) if sum(r.cpu for r in self.running.values()) > 1000 else 0.0
             io_wait = random.choice((0.0, 0.3, 0.9)) if sum(r.io for r in self.running.values()) > 20 * MIB else 0.0
-            loads[name] = Load(found.memory, found.cpu, found.io, waits, cpu_wait, io_wait)
+            limited = random.choice((0, 0, 0, 3)) if waits else 0
+            loads[name] = Load(found.memory, found.cpu, found.io, waits, cpu_wait, io_wait, limited)
         some = max([random.choice((0.0, 0.0, 0.01, 0.05)), *(load.memory_wait for load in loads.values())])
         full = some * random.choice((0.0, 0.2, 1.0)) if some > 0.02 else 0.0
         return Look(
@@ -254,12 +284,14 @@ class Pressed:
     def measure(self, before: g.Governor, look: Look) -> None:
         """What the governor may react to, anew and in the plain way."""
         own = others = 0.0
+        self.limited = {name: at for name, at in self.limited.items() if name in look.loads}
         for name, load in look.loads.items():
+            if load.limited:
+                self.limited[name] = look.at
             grip = before.grips.get((MEMORY, name), g.Grip())
-            limit = self.services[name].limits.memory_limit
             held = bool(grip.level) and not self.essential(name)
-            if held or (limit is not None and load.memory >= 0.97 * limit):
-                own = max(own, load.memory_wait)
+            if held or look.at - self.limited.get(name, -LIMITED) < LIMITED:
+                own += load.memory_wait
             else:
                 others = max(others, load.memory_wait)
         self.some, self.full = max(others, look.some - own), look.full - own
@@ -267,10 +299,10 @@ class Pressed:
         self.tight = not self.psi and look.free < 0.04 * TOTAL
         hard = self.short or self.some >= 0.3 or self.full >= 0.1
         self.hard_since = None if not hard else look.at if self.hard_since is None else self.hard_since
-        if self.some < 0.02 and not hard and not self.tight:
-            self.helpless = False
-        else:
+        if self.some >= 0.02 or hard or self.tight:
             self.rough[MEMORY] = look.at
+        if look.at - self.rough.get(MEMORY, look.at) >= FIRST_WAIT[MEMORY]:
+            self.helpless = False
 
     def check_step(self, before: g.Governor, look: Look, decision: g.Squeeze | g.Freeze | Shed) -> None:
         name = decision.name
@@ -331,7 +363,11 @@ class Pressed:
         if isinstance(decision, Return):
             grip = before.grips[MEMORY, name]
             limits = self.services[name].limits
-            fits = grip.amount * MARGIN <= look.free + 1
+            needed = grip.amount * MARGIN
+            if needed > limits.memory_request:
+                halves = int(calm / least + CLOSE) - 1
+                needed = limits.memory_request + (needed - limits.memory_request) / 2**halves
+            fits = needed <= look.free + 1
             assert fits or (look.at - since >= LONGEST_WAIT[MEMORY] and limits.memory_request <= look.free)
             missing = [other for other in self.services[name].depends_on if other in self.shed()]
             assert not missing, f"{decision}: it needs {missing}"

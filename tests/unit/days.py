@@ -26,7 +26,8 @@ HEADER: dict[str, Any] = {
 }
 PROFILE = "deployment: {mode: edge, resources: {total_memory: 800MiB, total_cpu: 4.0}}\nservices:\n" + "".join(
     f"  {name}: {{command: /bin/true, importance: {importance}, depends_on: [{needs}], "
-    f"resources: {{memory: {{request: {request}MiB, limit: {limit}MiB}}, cpu: {{request: {cpu}}}}}}}\n"
+    f"resources: {{memory: {{request: {request}MiB, limit: {limit}MiB}}, cpu: {{request: {cpu}}}}}, "
+    f"freeze: {str(name == 'upload').lower()}}}\n"
     for name, importance, needs, request, limit, cpu in (
         ("broker", "essential", "", 60, 120, 0.3),
         ("web", "essential", "broker", 100, 200, 1.0),

@@ -101,12 +101,12 @@ def test_restart_policy() -> None:
 def test_process_attributes() -> None:
     made = service(
         "nice: -5, io_priority: 3, scheduler: SCHED_BATCH, oom_score_adj: -100, stop_signal: INT, stop_timeout: 0, "
-        "start_timeout: 5s, importance: heavy, log: {kind: disk, max_size: 1MiB}, "
+        "start_timeout: 5s, importance: heavy, freeze: true, log: {kind: disk, max_size: 1MiB}, "
         "rlimits: {nofile: 1024, core: unlimited, RLIMIT_STACK: {soft: 8MiB, hard: unlimited}}"
     ).service
     assert (made.nice, made.ioprio, made.scheduler, made.oom_score_adj) == (-5, (2, 3), (3, 0), -100)
     assert (made.stop_signal, made.stop_timeout, made.start_timeout) == (signal.SIGINT, 0.0, 5.0)
-    assert (made.importance, made.log) == (0, Log("disk", 1024**2))
+    assert (made.importance, made.freezable, made.log) == (0, True, Log("disk", 1024**2))
     assert made.rlimits == ((3, 8 * 1024**2, -1), (4, -1, -1), (7, 1024, 1024))
 
 

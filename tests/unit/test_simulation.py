@@ -48,13 +48,12 @@ def three_days(tmp_path: Path) -> tuple[Plan, trace.Header, Callable[[], Result]
     profile = tmp_path / "days.yaml"
     profile.write_text(days.PROFILE)
     compiled = compile_plan(load_file(profile), SERVER._replace(memory=days.HEADER["machine"]))
-    services = tuple(each._replace(freezable=each.name == "upload") for each in compiled.services)
-    compiled = compiled._replace(source="days.yaml", services=services)
+    compiled = compiled._replace(source="days.yaml")
     text = [line.encode() for line in days.lines()]
 
     def play() -> Result:
         header, rest = trace.read(text)
-        return simulation.play(header, trace.written(rest, [each.name for each in services]), compiled)
+        return simulation.play(header, trace.written(rest, [each.name for each in compiled.services]), compiled)
 
     return compiled, trace.read(text)[0], play
 
@@ -106,6 +105,15 @@ def test_without_a_governor_that_may_act_the_kernel_kills() -> None:
     kinds = [kind for kind, _ in story(result)]
     assert "helpless" in kinds
     assert ("killed", "web") in story(result)
+
+
+def test_what_the_kernel_kills_for_want_of_room_stays_away_and_returns() -> None:
+    """Where stalls are not measured and nobody but an essential borrows, nothing is done before."""
+    node = plan(service("web", ESSENTIAL), service("batch", HEAVY, 400))
+    lines = [line(0, web=want(80), batch=want(390)), line(10, web=want(500)), line(30, web=want(80)), line(60)]
+    result = simulation.play(MACHINE._replace(machine=2000 * MIB, psi=False), lines, node)
+    assert story(result) == [("killed", "batch"), ("shed", "batch"), ("returns", "batch")]
+    assert "for want of memory, holding 390 MiB, 400 MiB are its own" in result.happenings[1].text
 
 
 def test_its_own_limit_kills_a_service_and_it_starts_again() -> None:
@@ -200,18 +208,16 @@ def test_a_recorded_trace_gives_the_governors_own_decisions() -> None:
     node = plan(service("web", ESSENTIAL), service("worker", HEAVY))
     result = simulation.replay(recorded(0.0, 0.34, 0.34, 0.0), node)
     assert story(result) == [("squeezed", "worker"), ("shed", "worker")]
-    assert result.happenings[1].text == (
-        "memory some 34% over 30% for 0.2 s; frees 600 MiB; next: nobody, only essential services are left"
-    )
+    assert result.happenings[1].text == ("memory some 34% over 30% for 0.2 s; frees 600 MiB; next: nobody")
     assert (result.looks, result.seconds, result.unknown) == (4, 0.75, ("stranger",))
     assert result.services["worker"].away == 0.25
 
 
 def test_what_was_shed_is_out_of_the_recorded_looks_its_memory_free_and_its_stalls_gone() -> None:
     node = plan(service("web", ESSENTIAL), service("worker", HEAVY))
-    result = simulation.replay(recorded(*[0.34] * 200, every=1.0), node)
+    result = simulation.replay(recorded(*[0.34] * 20, every=1.0), node)
     assert story(result) == [("squeezed", "worker"), ("shed", "worker")], "no helpless: there is room"
-    later = simulation.replay(recorded(*[0.34] * 700, every=1.0), node)
+    later = simulation.replay(recorded(*[0.34] * 30, every=1.0), node)
     assert story(later)[2] == ("returns", "worker"), "it held more than fits, but not for ever"
 
 

@@ -15,7 +15,7 @@ from edge_agent.trace import Header, Line, TraceError, Want, header_line, look_l
 
 RECORDED: dict[str, Any] = {"edge-agent-trace": 1, "kind": "recorded", "machine": 1000, "cpus": 4}
 WRITTEN: dict[str, Any] = {**RECORDED, "kind": "written"}
-LOOK = Look(1.5, 0.25, 0.125, 300, 800, 400, 1000, True, False, {"web": Load(60, 120, 7, 0.5, 0.25, 1.0)})
+LOOK = Look(1.5, 0.25, 0.125, 300, 800, 400, 1000, True, False, {"web": Load(60, 120, 7, 0.5, 0.25, 1.0, 3)})
 
 
 def lines(*values: Any) -> list[bytes]:
@@ -38,7 +38,7 @@ def test_looks_survive_being_written_and_read() -> None:
 
 SHARE = st.floats(0, 1)
 BYTES = st.integers(0, 2**40)
-LOADS = st.builds(Load, BYTES, BYTES, BYTES, SHARE, SHARE, SHARE)
+LOADS = st.builds(Load, BYTES, BYTES, BYTES, SHARE, SHARE, SHARE, BYTES)
 LOOKS = st.builds(
     Look,
     st.floats(0, 1e6),
@@ -154,7 +154,7 @@ def test_a_look_is_the_difference_of_two_readings() -> None:
     )
     assert between(before, after) == Look(
         10.5,
-        some=0.3,
+        some=0.0,  # of all services, and of the machine with much available: no news beside those of each
         full=0.2,
         free=450,
         total=900,
@@ -164,6 +164,25 @@ def test_a_look_is_the_difference_of_two_readings() -> None:
         psi=True,
         loads={"web": Load(60, 500, 1000, 0.1, 0.25, 1.0), "new": Load(5)},
     )
+
+
+@pytest.mark.parametrize(("available", "some", "full"), [(100, 0.0, 0.0), (99, 0.4, 0.2)])
+def test_the_machines_stalls_count_where_little_is_available(available: int, some: float, full: float) -> None:
+    before = Reading(10.0, Machine(0, 0, available, 1000), Raw(), {}, 900, True)
+    after = Reading(10.5, Machine(200_000, 100_000, available, 1000), Raw(memory_some=500_000), {}, 900, True)
+    look = between(before, after)
+    assert (look.some, look.full) == (some, full)
+    assert between(before._replace(all=None), after._replace(all=None)).some == 0.4, "or where nothing else is known"
+
+
+def test_what_its_own_limits_did_to_a_service_is_told_from_what_others_did() -> None:
+    before = Reading(10.0, services={"web": Raw(cpu_some=10, limited=7, throttled=10)})
+    after = Reading(10.5, services={"web": Raw(cpu_some=400_010, limited=9, throttled=300_010)})
+    assert between(before, after).loads == {"web": Load(cpu_wait=0.2, limited=2)}
+    new = between(before._replace(services={}), after)
+    assert new.loads == {"web": Load(limited=9)}, "what is new has met it since it was started"
+    late = after._replace(at=20.0)
+    assert between(before, late).loads == {"web": Load(limited=2)}, "however long ago"
 
 
 @pytest.mark.parametrize("elapsed", [0.0, 0.049, 2.0, 3600.0])

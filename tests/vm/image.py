@@ -145,10 +145,11 @@ class Image(NamedTuple):
     initramfs: Path
 
 
-def packages(architecture: str) -> list[str]:
-    """The packages of packages.txt, in which ARCH stands for the architecture."""
-    lines = (HERE / "packages.txt").read_text().splitlines()
-    return [line.strip().replace("ARCH", architecture) for line in lines if line.strip() and not line.startswith("#")]
+def packages(target: Target) -> list[str]:
+    """The packages of packages.txt, in which ARCH stands for the architecture, and the target's own."""
+    lines = (line.strip() for line in (HERE / "packages.txt").read_text().splitlines())
+    common = [line.replace("ARCH", target.architecture) for line in lines if line and not line.startswith("#")]
+    return [*common, *target.extra]
 
 
 def files(target: Target) -> dict[str, str]:
@@ -162,7 +163,7 @@ def recipe(target: Target) -> str:
     parts = [
         target,
         DISK_SIZE,
-        packages(target.architecture),
+        packages(target),
         DPKG_OPTIONS,
         files(target),
         LINKS,
@@ -261,7 +262,7 @@ def install_packages(target: Target, root: Path, work: Path, log: Path) -> None:
         "--format=directory",
         "--variant=minbase",
         f"--architectures={target.architecture}",
-        f"--include={','.join(packages(target.architecture))}",
+        f"--include={','.join(packages(target))}",
         '--aptopt=Acquire::Retries "3"',
         *(f"--aptopt={option}" for option in clock_options()),
         *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),

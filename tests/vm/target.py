@@ -24,10 +24,11 @@ PYTHON = {"bookworm": (3, 11), "trixie": (3, 13)}
 
 
 class Target(NamedTuple):
-    """Suite and architecture are Debian's names."""
+    """Suite and architecture are Debian's names. ``extra``: Debian packages beside those of packages.txt."""
 
     suite: str = "bookworm"
     architecture: str = "amd64"
+    extra: tuple[str, ...] = ()
 
     @property
     def board(self) -> Board:

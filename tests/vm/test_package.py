@@ -36,7 +36,7 @@ DPKG = 300.0  # seconds
 GREEDY = """
 extends: edge
 services:
-  storage: {enabled: false}  # --fit leaves it out on this machine as well
+  storage: {enabled: false}  # its share of the cpu goes to the greedy one
   greedy:
     command: [/usr/bin/python3, -S, -c, "x = b'x' * (100 << 20); import time; time.sleep(1000)"]
     resources: {memory: 40MiB, swap: 0, cpu: 0.1}
@@ -63,8 +63,8 @@ class Device(NamedTuple):
         self.guest.check(f"dpkg -i /root/packages/edge-agent_{version}-*.deb", timeout=DPKG)
 
     def prefer(self, profile: str) -> dict[str, int]:
-        """Have the device run the profile; the pids once all is ready. --fit: edge asks for more than 1 GB has."""
-        self.guest.check(f"edge-agent --profile {profile} --fit", timeout=180)
+        """Have the device run the profile; the pids once all is ready."""
+        self.guest.check(f"edge-agent --profile {profile}", timeout=180)
         status = self.node.until_ready()
         assert status["profile"] == profile
         return pids(status)

@@ -183,7 +183,7 @@ def test_a_machine_is_called_by_its_suite_and_architecture() -> None:
     for word in ("sid", "bookworm-riscv64", ""):
         with pytest.raises(ValueError, match="is no machine of the lab"):
             parse(word)
-    assert "linux-image-cloud-arm64" in image_module.packages("arm64")
+    assert "linux-image-cloud-arm64" in image_module.packages(Target(architecture="arm64"))
     (path,) = image_module.files(Target("trixie")).keys() - image_module.FILES.keys()
     assert "/python3.13/" in path
 

@@ -113,7 +113,7 @@ def test_clock_counts_hours_on() -> None:
 
 def answer(at: float, some: int, cpu: int) -> dict[str, Any]:
     reading = Reading(
-        at, Machine(some, 0, 300 * MIB, 1000 * MIB, 0), Raw(90 * MIB), {"web": Raw(80 * MIB, cpu=cpu)}, 800 * MIB, True
+        at, Machine(some, 0, 90 * MIB, 1000 * MIB, 0), Raw(90 * MIB), {"web": Raw(80 * MIB, cpu=cpu)}, 800 * MIB, True
     )
     return {
         **reading._asdict(),
