@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .records import Record
 
-PLAN_VERSION = 4
+PLAN_VERSION = 3
 UNLIMITED = -1
 """``Restart.max_attempts``: never give up."""
 
