@@ -182,9 +182,12 @@ def stalled(top: Path, name: str, *, stall: bool) -> None:
 
 
 def allocating() -> str:
-    """Holds 24 MiB, and takes 512 KiB and gives them back all the time."""
+    """Once it is in that cgroup, as memory stays where it was taken: holds 24 MiB, and takes 512 KiB and gives them
+    back all the time.
+    """
     return python("""
-import mmap
+import mmap, time
+while '/inner' not in open('/proc/self/cgroup').read(): time.sleep(0.1)
 x = bytearray(b'x') * (24<<20)
 while 1:
  m = mmap.mmap(-1, 1<<19)
