@@ -25,6 +25,9 @@ NOT_INSTALLED = ("pycparser",)
 """Distributions that only what we leave out would use: cffi reads C with it."""
 
 UNUSED = (
+    "apscheduler/executors",  # the timekeeper uses triggers, in a loop of its own
+    "apscheduler/jobstores",
+    "apscheduler/schedulers",
     "cffi",  # only its backend is used at run time: _cffi_backend
     "psutil/tests",
     "psutil/_psbsd.py",
@@ -34,6 +37,8 @@ UNUSED = (
     "psutil/_psaix.py",
     "pydantic/mypy.py",
     "pydantic/v1",  # pydantic 1 for those who still use it
+    "zmq/auth",
+    "zmq/devices",
     "zmq/tests",
     "zmq/log",
     "zmq/green",
