@@ -192,7 +192,8 @@ def _stalls(work: Work) -> tuple[float, float]:
             own += load.memory_wait
         else:
             others = max(others, load.memory_wait)
-    return max(others, work.look.some - own), work.look.full - own
+    some = max(others, work.look.some - own)
+    return some, min(some, work.look.full - own)
 
 
 def _late(work: Work, *, tight: bool) -> list[str]:

@@ -270,10 +270,12 @@ def _wake(work: _Step, event: Wake) -> None:
 
 
 def _spare(work: _Step) -> None:
-    """An essential service, and what it needs, is never kept from running: the goal may be another than when it was."""
-    for name, importance in effective_importance(work.goal).items():
-        if importance >= ESSENTIAL and name in work.units and work.units[name].shed:
-            work.units[name] = work.units[name]._replace(shed="")
+    """An essential service, and what it needs, is never kept from running: the goal may be another than when it was.
+    Nor is one that has left the goal, should it be back before it is gone: the governor has forgotten it."""
+    importance = effective_importance(work.goal)
+    for name, unit in work.units.items():
+        if unit.shed and importance.get(name, ESSENTIAL) >= ESSENTIAL:
+            work.units[name] = unit._replace(shed="")
 
 
 def _close(work: _Step) -> None:

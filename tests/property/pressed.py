@@ -294,7 +294,8 @@ class Pressed:
                 own += load.memory_wait
             else:
                 others = max(others, load.memory_wait)
-        self.some, self.full = max(others, look.some - own), look.full - own
+        self.some = max(others, look.some - own)
+        self.full = min(self.some, look.full - own)
         self.short = look.available < 0.04 * MACHINE
         self.tight = not self.psi and look.free < 0.04 * TOTAL
         hard = self.short or self.some >= 0.3 or self.full >= 0.1

@@ -146,7 +146,7 @@ def test_below_hard_nobody_is_shed(some: float, full: float) -> None:
     assert not [each for each in decided if isinstance(each, Shed | g.Freeze)]
 
 
-@pytest.mark.parametrize("pressure", [{"some": 0.3}, {"full": 0.1}, {"available": MACHINE // 25 - 1}])
+@pytest.mark.parametrize("pressure", [{"some": 0.3}, {"some": 0.1, "full": 0.1}, {"available": MACHINE // 25 - 1}])
 def test_hard_sheds_in_half_a_second_after_the_loan_was_called_back(pressure: dict[str, Any]) -> None:
     story = Story(NODE, LOADS)
     assert names(story.look(**pressure)) == [("squeeze", "analytics")]
@@ -173,9 +173,9 @@ def test_the_text_has_the_numbers_the_gain_and_who_is_next() -> None:
     story.look(0.95, some=0.34, loads={})
     (shed,) = story.look(some=0.34)
     assert shed == Shed("analytics", "memory some 34% over 30% for 1.2 s; frees 310 MiB; next: telemetry")
-    (shed,) = story.look(some=0.1, full=0.5)
+    (shed,) = story.look(some=0.29, full=0.29)
     assert isinstance(shed, Shed)
-    assert shed.text == "memory full 50% over 10% for 1.5 s; frees 40 MiB; next: nobody"
+    assert shed.text == "memory full 29% over 10% for 1.5 s; frees 40 MiB; next: nobody"
 
 
 def test_the_machines_shortage_is_said_without_any_stall() -> None:
@@ -296,6 +296,13 @@ def test_who_stalls_at_its_own_limit_presses_nobody() -> None:
     assert story.look(2.9, some=0.9) == [], "it may sleep for as long as that before it meets its limit again"
     assert names(story.look(0.1, some=0.9)) == [("squeeze", "report")], "it is not its limit that it waits for"
     assert story.governor.limited == {}
+
+
+def test_of_the_stall_of_all_only_as_much_counts_as_others_stalled_at_all() -> None:
+    """Counters are read one after the other, and stalls weigh by processor: so they do not add up."""
+    services = plan(service("cache", ESSENTIAL), service("report", HEAVY))
+    story = Story(services, {"cache": waits(98, 0.8)._replace(limited=1), "report": waits(300, 0.01)})
+    assert [story.look(full=1.0) for _ in range(8)] == [[]] * 8
 
 
 def test_who_is_squeezed_presses_nobody_and_gets_it_back_when_the_others_are_calm() -> None:

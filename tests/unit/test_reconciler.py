@@ -329,6 +329,14 @@ def test_a_rollback_brings_back_what_the_old_plan_needs() -> None:
     assert states(world) == {"db": READY, "web": READY}
 
 
+def test_what_has_left_the_plan_is_not_shed_any_more_should_a_rollback_bring_it_back() -> None:
+    """It is still ending, and nobody would return it: the governor has forgotten what is not in the plan."""
+    world = running(service("db"), service("job"))
+    assert shed(world, "job")
+    world.feed(m.Switch(1, plan("night", service("db"))))
+    assert (states(world)["job"], world.node.units["job"].shed) == ("stopping", "")
+
+
 def test_a_new_agent_keeps_shed_what_was() -> None:
     world = running(service("db"), service("job"))
     shed(world, "job")
