@@ -76,8 +76,10 @@ def test_a_reader_that_goes_away_is_no_traceback(home: Path, agent: FakeAgent) -
 
 def test_ctrl_c_is_clean(run: Run, agent: FakeAgent) -> None:
     def interrupt(_request: Request) -> None:
-        # To the command's thread: sent to the process, it might interrupt only this one.
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        # To the command's thread: sent to the process, it might interrupt only this one. And while it waits: a signal
+        # that comes between Python's look for signals and its system call is seen when that returns, as in any program.
+        main = threading.main_thread().ident or 0
+        threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
 
     agent.answers["status"] = interrupt
     result = run("status")
