@@ -11,12 +11,10 @@ from . import exits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Mapping
     from typing import Any
 
     from ..control.client import Client
-    from .compiled import Options
 
 DIRECTORY_FLAGS = {
     "run_dir": "RUN_DIR",
@@ -82,7 +80,7 @@ class Context(Record):
             logger.debug(message, *values)
 
 
-def make(verb: str, options: argparse.Namespace | Options, environ: Mapping[str, str]) -> Context:
+def make(verb: str, options: object, environ: Mapping[str, str]) -> Context:
     """The context for parsed ``options``: flags go before variables."""
     environ = dict(environ)
     for flag, name in DIRECTORY_FLAGS.items():
