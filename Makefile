@@ -22,7 +22,7 @@ test: $(VENV)/.test
 	sh tests/vm/install
 	sh packaging/install tests
 	$(MAKE) check
-	$(MAKE) --jobs=4 --output-sync=target --keep-going here guest lab packaged
+	$(MAKE) --jobs=2 --output-sync=target --keep-going lab guest here packaged
 
 # What needs no running: seconds.
 check: $(VENV)/.test
