@@ -351,10 +351,8 @@ class Machine:
                 node.units[other].state not in UP for other in unit.service.depends_on
             )
             given_up = unit.state == QUARANTINED and unit.reason
-            if unit.shed:
-                assert not self.host.living(name)
-                continue  # memory was short, and nothing on this machine measures that there is some again
-            assert unit.down or blocked or given_up or unit.state in UP, f"{name} is forgotten: {unit}"
+            asleep = unit.service.scheduled and not unit.awake
+            assert unit.down or asleep or blocked or given_up or unit.state in UP, f"{name} is forgotten: {unit}"
             if unit.state == READY:
                 assert bool(unit.service.health.kind) == (name in self.probes.watched), f"{name} is not watched: {unit}"
                 assert not unit.service.health.kind or self.probes.health[name] == unit.service.health, "as it was"
