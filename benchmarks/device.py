@@ -63,7 +63,7 @@ def measure(target: Target, packages: Path, profile: str) -> dict[str, Any]:
         guest.check("dpkg -i /root/packages/*.deb", timeout=300)
         node = Node(guest)
         node.until_ready()
-        guest.check(f"edge-agent --profile {profile} --fit", timeout=180)
+        guest.check(f"edge-agent --profile {profile}", timeout=180)
         guest.reboot()
         begun = time.monotonic()
         status = node.until_ready(patience=300)
