@@ -11,6 +11,7 @@ import os
 
 from ..model import PROTECTIONS
 from .containment import ENFORCED, NOT_ENFORCED, UNSET
+from .hierarchy import read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def obstacle(status: str, release: str) -> str:
 
 def report(sandbox: Sandbox, pid: int, proc: str = "/proc") -> Report:
     """For each of PROTECTIONS whether the process has it: (kind, code). {} when there is no such process."""
-    status, mounts = _read(f"{proc}/{pid}/status"), _read(f"{proc}/{pid}/mountinfo")
+    status, mounts = read_text(f"{proc}/{pid}/status"), read_text(f"{proc}/{pid}/mountinfo")
     if not status:
         return {}
-    missing = obstacle(_read(f"{proc}/self/status"), os.uname().release) or "started-without"
+    missing = obstacle(read_text(f"{proc}/self/status"), os.uname().release) or "started-without"
     found: Report = {}
     for name in PROTECTIONS:
         if not asked(sandbox, name):
@@ -98,11 +99,3 @@ def _version(release: str) -> tuple[int, int]:
     if len(numbers) < 2 or not all(number.isascii() and number.isdigit() for number in numbers):
         return OLDEST_KERNEL  # unheard of: the kernel itself will say
     return int(numbers[0]), int(numbers[1])
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
