@@ -32,8 +32,12 @@ PROFILE = (
 )
 
 
+AGENT = "EDGE_AGENT_CGROUP_ROOT=$LAB_CGROUP setsid edge-agent"
+"""In a cgroup of its own: in the runner's it would hand controllers down, and no command could run there any more."""
+
+
 def start(guest: Guest, config: str) -> dict[str, Any]:
-    guest.check(f"setsid edge-agent --config {config} >/run/said 2>&1 &")
+    guest.check(f"{AGENT} --config {config} >/run/said 2>&1 &")
     status = Node(guest).until_ready()
     assert status["services"], guest.check("cat /run/said")
     return status
@@ -106,7 +110,7 @@ def test_flash_is_spared_and_a_read_only_root_is_enough(lab_tools: None) -> None
         node.until_states(**{"victim-1": "backoff", "another": "ready"})
         guest.check(f"kill -9 {status['agent']['pid']}")
         time.sleep(1)
-        guest.check("setsid edge-agent >/run/said 2>&1 &")
+        guest.check(f"{AGENT} >/run/said 2>&1 &")
         after = node.until_states(another="ready")
         assert (after["profile"], after["degraded"]) == ("other", None)
         assert after["services"]["steady"]["pid"] == status["services"]["steady"]["pid"]
