@@ -13,6 +13,7 @@ import sys
 
 from .. import bootline
 from ..demand import Facts
+from ..host.journal import sync_directory
 from ..records import Record
 from . import exits
 
@@ -149,7 +150,7 @@ def _keep(path: str, content: bytes) -> str:
                 return name
         except FileNotFoundError:
             _write(name, content, path)
-            _sync_directory(name)
+            sync_directory(os.path.dirname(name))
             return name
         except OSError:
             pass  # something else has this name
@@ -161,7 +162,7 @@ def _replace(path: str, content: bytes) -> None:
     temporary = path + ".new"
     _write(temporary, content, path, fresh=False)
     os.rename(temporary, path)
-    _sync_directory(path)
+    sync_directory(os.path.dirname(path))
 
 
 def _write(path: str, content: bytes, like: str, *, fresh: bool = True) -> None:
@@ -181,14 +182,6 @@ def _write(path: str, content: bytes, like: str, *, fresh: bool = True) -> None:
     except OSError:
         os.unlink(path)  # half of it is of no use to anybody
         raise
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _text(words: Sequence[bytes]) -> str:

@@ -16,6 +16,7 @@ from .. import codec
 from ..lifecycle import Unit
 from ..model import Plan, Service
 from . import directories
+from .journal import sync_directory
 
 UNIT = "unit"
 PLAN = "plan"
@@ -216,8 +217,4 @@ def _replace(directory: str, name: str, data: bytes, *, sync: bool) -> None:
         os.close(fd)
     os.rename(temporary, path)
     if sync:
-        parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        sync_directory(directory)
