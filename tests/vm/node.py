@@ -9,6 +9,14 @@ from typing import Any
 
 from .lab import Guest
 
+SYSTEMCTL = """
+timeout 150 systemctl $* && exit
+echo "systemctl $* ended with $?; jobs and processes, and what was said:"
+systemctl list-jobs --no-pager; ps -eo pid,ppid,stat,etimes,wchan:20,args --ppid 2 -N; journalctl -b -n 60 --no-pager
+exit 1
+"""
+"""The job of a unit, waited for; and what went on, if it fails or does not come to an end."""
+
 PATIENCE = 180.0
 """Seconds until what should happen has happened: an emulated guest on a busy host is slow."""
 
@@ -29,6 +37,10 @@ class Node:
         self.guest.check(
             "ln -sf $(command -v edge-agent) /usr/bin/edge-agent; cp systemd/*.service /etc/systemd/system/"
         )
+
+    def systemctl(self, verb: str, unit: str = "edge-agent") -> None:
+        """LabError with what went on when it fails or takes too long."""
+        self.guest.check(["sh", "-c", SYSTEMCTL, "systemctl", *verb.split(), unit], timeout=200)
 
     def status(self) -> dict[str, Any]:
         """``status --json``; {} while no agent answers."""

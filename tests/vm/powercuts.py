@@ -106,13 +106,14 @@ class Ordeal:
         self.node.write("/root/work", WORK)
         self.guest.check("ln -s profiles/p0.yaml /etc/edge-agent/config.yaml")
         self.node.install_tree()
-        self.guest.check("systemctl enable --now edge-agent && sync", timeout=240)
+        self.node.systemctl("enable --now")
+        self.guest.check("sync")
         self.key = self.look()
 
     def look(self) -> str:
         """Is all well after a boot? The node's key."""
         allowed = {f"only-{self.seen.done}", f"only-{self.seen.asked}"}
-        self.guest.check("systemctl start edge-agent", timeout=240)  # waits until it is up, and asks for nothing more
+        self.node.systemctl("start")  # waits until it is up, and asks for nothing more
 
         def good(status: dict[str, Any]) -> bool:
             services = status.get("services", {})

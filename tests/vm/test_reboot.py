@@ -33,7 +33,7 @@ def test_choice_and_evidence_survive_a_power_cut(lab_tools: None) -> None:
         node.write("/etc/edge-agent/config.yaml", PROFILE)
         node.write("/etc/edge-agent/profiles/night.yaml", NIGHT)
         node.install_tree()
-        guest.check("systemctl enable --now edge-agent", timeout=180)
+        node.systemctl("enable --now")
         assert node.until_states(steady="ready")["enforcement"] == "cgroup2"
 
         guest.check("edge-agent switch night")
@@ -52,9 +52,9 @@ def test_choice_and_evidence_survive_a_power_cut(lab_tools: None) -> None:
         assert len(kills) == 2, "the one before the power cut, and the one after"
         assert "its own memory limit" in guest.check("edge-agent why greedy")
 
-        guest.check("systemctl stop edge-agent", timeout=180)
+        node.systemctl("stop")
         assert guest.run("pgrep -fx '/bin/sleep 1000'").code == 1
         assert guest.run(f"ls -d {services}").code != 0
 
-        guest.check("systemctl start edge-agent", timeout=180)
+        node.systemctl("start")
         assert node.until_states(steady="ready")["enforcement"] == "cgroup2"

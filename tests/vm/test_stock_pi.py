@@ -38,7 +38,7 @@ GREEDY = (
 def start(node: Node, profile: str) -> None:
     node.write("/etc/edge-agent/config.yaml", profile)
     node.install_tree()
-    node.guest.check("systemctl start edge-agent", timeout=180)
+    node.systemctl("start")
 
 
 def test_what_a_stock_pi_cannot_hold_is_said_and_one_line_away(lab_tools: None) -> None:

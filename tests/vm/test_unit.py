@@ -61,7 +61,8 @@ def booted(lab_tools: None) -> Iterator[Node]:
 @pytest.fixture
 def node(booted: Node) -> Node:
     """The same, every service up, and nothing told to any yet."""
-    booted.guest.check("systemctl start edge-agent; rm -f /var/lib/told", timeout=180)
+    booted.systemctl("start")
+    booted.guest.check("rm -f /var/lib/told")
     booted.until_states(**dict.fromkeys(REVERSE, "ready"))
     return booted
 
@@ -74,7 +75,7 @@ def told(node: Node) -> list[str]:
 def processes(node: Node) -> dict[str, list[int]]:
     """Every process of every service, by its cgroup."""
     found: dict[str, list[int]] = {}
-    for line in node.guest.check(f"cd {SERVICES} 2>/dev/null && grep -H . */cgroup.procs || true").splitlines():
+    for line in node.guest.check(f"cd {SERVICES} 2>/dev/null && grep -sH . */cgroup.procs || true").splitlines():
         path, _, pid = line.partition(":")
         found.setdefault(path.partition("/")[0], []).append(int(pid))
     return found
@@ -136,7 +137,7 @@ def drop_in(node: Node, lines: str) -> Iterator[None]:
 def test_restart_keeps_every_service(node: Node) -> None:
     before, pid = all_of(node), agent(node)
     for _ in range(TRIES):
-        node.guest.check("systemctl restart edge-agent", timeout=180)
+        node.systemctl("restart")
         assert agent(node) not in (0, pid)
         pid = agent(node)
         assert processes(node) == before, said(node)
@@ -147,7 +148,7 @@ def test_restart_keeps_them_without_a_message_bus(node: Node) -> None:
     before = all_of(node)
     try:
         node.guest.check("systemctl stop dbus.socket dbus.service")
-        node.guest.check("systemctl restart edge-agent", timeout=180)
+        node.systemctl("restart")
     finally:
         node.guest.check("systemctl start dbus.socket")
     assert_kept(node, before)
@@ -155,17 +156,18 @@ def test_restart_keeps_them_without_a_message_bus(node: Node) -> None:
 
 def test_restart_keeps_what_is_in_the_agents_own_unit(node: Node) -> None:
     """Sampled services are not in the cgroup of another unit; KillMode=process leaves them."""
-    node.guest.check("systemctl stop edge-agent; rm -f /var/lib/told", timeout=180)
+    node.systemctl("stop")
+    node.guest.check("rm -f /var/lib/told")
     try:
         node.write(CONFIG, PROFILE.replace("deployment:\n", "deployment:\n  enforcement: sampling\n"))
-        node.guest.check("systemctl start edge-agent", timeout=180)
+        node.systemctl("start")
         before = pids(node.until_states(**dict.fromkeys(REVERSE, "ready")))
         own = node.guest.check("cat /sys/fs/cgroup/system.slice/edge-agent.service/cgroup.procs")
         assert set(map(str, before.values())) <= set(own.split())
-        node.guest.check("systemctl restart edge-agent", timeout=180)
+        node.systemctl("restart")
         assert pids(node.until_states(**dict.fromkeys(REVERSE, "ready"))) == before
         assert not told(node)
-        node.guest.check("systemctl stop edge-agent", timeout=180)
+        node.systemctl("stop")
         assert told(node) == REVERSE
     finally:
         node.write(CONFIG, PROFILE)
@@ -240,7 +242,7 @@ def test_reload_ends_when_the_profile_is_in_force_and_fails_when_it_is_not(node:
     extra = "  extra: {command: [/bin/sleep, '1000'], importance: essential, resources: {memory: 9MiB}}\n"
     try:
         node.write(CONFIG, PROFILE + extra)
-        node.guest.check("systemctl reload edge-agent", timeout=180)
+        node.systemctl("reload")
         assert node.status()["services"]["extra"]["state"] == "ready"
 
         node.write(CONFIG, PROFILE + extra.replace("command", "comand"))
@@ -259,7 +261,7 @@ def test_reload_ends_when_the_profile_is_in_force_and_fails_when_it_is_not(node:
 
 
 def test_stop_stops_in_reverse_order_and_leaves_nothing(node: Node) -> None:
-    node.guest.check("systemctl stop edge-agent", timeout=180)
+    node.systemctl("stop")
     assert told(node) == REVERSE
     assert not processes(node)
     for unit in ("edge-agent", "edge-agent-services"):
@@ -277,10 +279,10 @@ def test_shutdown_by_hand_is_not_undone(node: Node) -> None:
 def test_each_service_has_its_time_to_stop_whatever_the_unit_has(node: Node) -> None:
     try:
         node.write(CONFIG, PROFILE + DEAF)
-        node.guest.check("systemctl reload edge-agent", timeout=180)
+        node.systemctl("reload")
         node.until_states(deaf="ready")
         with drop_in(node, "TimeoutStopSec=3"):
-            node.guest.check("systemctl stop edge-agent", timeout=180)
+            node.systemctl("stop")
         assert told(node) == REVERSE
         assert not processes(node)
     finally:
@@ -289,7 +291,7 @@ def test_each_service_has_its_time_to_stop_whatever_the_unit_has(node: Node) -> 
 
 def test_restart_of_the_services_unit_restarts_them_all(node: Node) -> None:
     before = {pid for found in all_of(node).values() for pid in found}
-    node.guest.check("systemctl restart edge-agent-services", timeout=180)
+    node.systemctl("restart", "edge-agent-services")
     node.until_states(**dict.fromkeys(REVERSE, "ready"))
     assert told(node) == REVERSE
     assert not before & {pid for found in all_of(node).values() for pid in found}
@@ -303,7 +305,7 @@ def test_what_no_agent_is_left_to_stop_systemd_does(node: Node) -> None:
         node.guest.check("systemctl kill --signal=KILL --kill-whom=main edge-agent")
         time.sleep(4)  # some vain restarts
         assert processes(node) == before
-        node.guest.check("systemctl stop edge-agent", timeout=180)
+        node.systemctl("stop")
         end = time.monotonic() + 60
         while processes(node):
             assert time.monotonic() < end, said(node)
@@ -366,7 +368,7 @@ grep CapBnd /proc/self/status
             "  free: {command: [/bin/sh, /root/free], restart_policy: {condition: never}, resources: {memory: 60MiB}}\n"
         )
         node.write(CONFIG, PROFILE + free)
-        node.guest.check("systemctl reload edge-agent", timeout=180)
+        node.systemctl("reload")
         node.until_states(free="completed")
         lines = node.guest.check("edge-agent logs free")
         for line in ("NoNewPrivs:\t0", "same mounts", "namespaces", "raw sockets", "euid=0(root)"):
@@ -377,4 +379,4 @@ grep CapBnd /proc/self/status
         assert bounding == (1 << last + 1) - 1 - (1 << sys_pacct)
     finally:
         node.write(CONFIG, PROFILE)
-        node.guest.check("systemctl reload edge-agent", timeout=180)
+        node.systemctl("reload")
