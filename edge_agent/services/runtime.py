@@ -14,13 +14,13 @@ import zmq
 
 from .. import __version__
 from ..peers import transport
-from . import directory, keyfile, notify, requests
+from . import directory, keyfile, metrics, notify, requests
 from .errors import StartError
 from .log import DEBUG, log, wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..peers.wire import Message
     from .options import Options
@@ -43,12 +43,16 @@ class Service:
         """Acquire what is needed to be ready. Raises StartError."""
 
     def operations(self) -> Mapping[str, requests.Operation]:
-        """What can be asked for, by name; ``health`` comes from the runtime."""
+        """What can be asked for, by name; ``health`` and ``metrics`` come from the runtime."""
         raise NotImplementedError
 
     def details(self) -> Message:
         """What ``health`` says beyond the common part."""
         return {}
+
+    def metrics(self) -> Sequence[metrics.Metric]:
+        """What ``metrics`` says beyond the common part."""
+        return ()
 
     def deadline(self) -> float | None:
         """When ``tick`` is due, monotonic seconds; None: never."""
@@ -137,7 +141,7 @@ class Runtime:
         self._poller.register(self._stop.fd, zmq.POLLIN)
         self._calls[self._stop.fd] = lambda: None  # the loop looks at stop.asked
         self.watch(self.gate.socket, self._handshakes)
-        self._operations = {"health": self._health, **service.operations()}
+        self._operations = {"health": self._health, "metrics": self._metrics, **service.operations()}
         service.open(self)
         try:
             limit = service.request_limit
@@ -227,3 +231,25 @@ class Runtime:
             "handshakes_refused": self.gate.refused,
             **self.service.details(),
         }
+
+    def _metrics(self, _request: requests.Request) -> Message:
+        asked: metrics.Metric = metrics.Metric(
+            "service_requests_total",
+            metrics.COUNTER,
+            "Messages that asked for something, by what became of them.",
+            (({"outcome": "answered"}, self._answered), ({"outcome": "refused"}, self._refused)),
+        )
+        told = [
+            metrics.gauge("service_info", "1; the labels tell.", 1, release=__version__),
+            metrics.gauge("service_uptime_seconds", "Time since the service started.", self.now() - self._since),
+            asked,
+            metrics.counter(
+                "service_handshakes_refused_total",
+                "Connections that were not let in: a key, a user or a mechanism that is not allowed.",
+                self.gate.refused,
+            ),
+        ]
+        pss = metrics.own_pss()
+        if pss is not None:
+            told.append(metrics.gauge("service_memory_pss_bytes", "Proportional set size of the process.", pss))
+        return {"metrics": [*told, *self.service.metrics()]}
