@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,9 +13,11 @@ from edge_agent.services import notify
 from edge_agent.services.errors import StartError
 from edge_agent.services.loop import Loop
 from edge_agent.services.options import Options
-from edge_agent.services.requests import Operation
 from edge_agent.services.runtime import Runtime, Service
 from edge_agent.services.signals import Stop
+
+if TYPE_CHECKING:
+    from edge_agent.services.requests import Operation
 
 
 class Counting(Service):
@@ -72,7 +75,7 @@ def test_a_defect_in_one_ends_all(tmp_path: Path, stop: Stop) -> None:
     with pytest.raises(ZeroDivisionError):
         run(*both, stop=stop)
     assert [each.closed for each in both] == [True, True]
-    assert not [path for path in tmp_path.rglob("*.sock")]
+    assert not list(tmp_path.rglob("*.sock"))
     run(Counting("a", tmp_path, stop), stop=stop)  # nothing of it is held any more
 
 
