@@ -23,10 +23,10 @@ import struct
 from zlib import crc32
 
 from .. import tlog
+from ..host.journal import sync_directory
 from ..records import Record
 from . import tiles
 from .errors import StartError
-from .keyfile import sync_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Store:
         return first
 
     def publish(self, checkpoint: bytes) -> None:
-        """Bring the files to where ``checkpoint`` says that the log is; flush them when there is enough to flush."""
+        """Bring the files to where ``checkpoint`` says that the log is. It may be tried again when it fails."""
         for level, index, data in self.tree.partial():
             self._put(tiles.path(level, index, len(data) // tlog.SIZE), data)
         number, width = divmod(self.tree.size, tiles.WIDTH)
@@ -191,8 +191,10 @@ class Store:
         for name in old:
             self._forget(name)
         self._partial = [name for name in self._partial if name not in old]
-        if self._written >= FLUSH_BYTES or self._since >= FLUSH_ENTRIES:
-            self.flush()
+
+    def flush_is_due(self) -> bool:
+        """Is the journal long enough?"""
+        return self._written >= FLUSH_BYTES or self._since >= FLUSH_ENTRIES
 
     def flush(self) -> None:
         """Have what was published on the device, and begin the journal anew. Nothing was appended since ``publish``."""
@@ -311,6 +313,22 @@ class Store:
 
     # -- files
 
+    def keep(self, name: str, data: bytes) -> None:
+        """A small file beside the log, durable on return."""
+        aside = self._path("aside")
+        self._write_aside(aside, data)
+        _sync_file(aside)
+        os.rename(aside, self._path(name))
+        sync_directory(self._root)
+
+    def kept(self, name: str) -> bytes:
+        """What is in a file beside the log, or of it; b'' when there is none."""
+        try:
+            with open(self._path(name), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
     def _path(self, name: str) -> str:
         return os.path.join(self._root, name)
 
@@ -321,12 +339,15 @@ class Store:
     def _put(self, name: str, data: bytes) -> None:
         """Write a file aside, and give it its name."""
         aside = self._path("aside")
+        self._write_aside(aside, data)
+        self._rename(aside, name)
+
+    def _write_aside(self, aside: str, data: bytes) -> None:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             _write(descriptor, data)
         finally:
             os.close(descriptor)
-        self._rename(aside, name)
 
     def _copy_bundle(self, name: str) -> None:
         aside = self._path("aside")
