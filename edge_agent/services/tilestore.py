@@ -180,11 +180,14 @@ class Store:
     def publish(self, checkpoint: bytes) -> None:
         """Bring the files to where ``checkpoint`` says that the log is. It may be tried again when it fails."""
         for level, index, data in self.tree.partial():
-            self._put(tiles.path(level, index, len(data) // tlog.SIZE), data)
+            name = tiles.path(level, index, len(data) // tlog.SIZE)
+            if name not in self._base:  # what is on the device is not put at risk for the same bytes
+                self._put(name, data)
         number, width = divmod(self.tree.size, tiles.WIDTH)
         if width:
             partial = tiles.path(tiles.ENTRIES, number, width)
-            self._copy_bundle(partial)
+            if partial not in self._base:
+                self._copy_bundle(partial)
             self._partial = [*(name for name in self._partial if name != partial), partial]
         self._put("checkpoint", checkpoint)
         old = [name for name in self._partial[:-2] if name not in self._base]

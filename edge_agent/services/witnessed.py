@@ -1,4 +1,4 @@
-"""Which heads of the log its witnesses have cosigned, as C2SP tlog-cosignature, and the latest that enough of them have."""
+"""What witnesses say of the log's heads (C2SP tlog-cosignature), and the latest one that enough of them have seen."""
 
 from __future__ import annotations
 
