@@ -19,6 +19,7 @@ from .system import DEFAULT_PATH, Account, System
 from .tree import Path
 
 OPTIONS = "EDGE_AGENT_SERVICE_OPTIONS"
+LEDGER = "ledger"
 LOG_LEVEL = "EDGE_AGENT_LOG_LEVEL"
 
 Report = Callable[[Path, str, str], None]
@@ -149,6 +150,8 @@ class Program:
             "node_id": self.settings.deployment.node_id,
             "cluster_name": self.settings.deployment.cluster_name,
         }
+        if service.bundled == LEDGER:
+            options["control"] = f"{self.directories.run}/control"
         own = self.timekeeping if service.bundled == model.TIMEKEEPER else service.options()
         told = {OPTIONS: json.dumps(options | own)}
         return told | {LOG_LEVEL: "DEBUG"} if self.settings.development.debug_logging else told
