@@ -76,7 +76,7 @@ class Identity(Service):
         """Load the keys, or make them at the first start."""
         self._seal = sealing.find(self.name, self.options.run_dir, os.environ)
         directory, node = self.options.data_dir, self.options.node_id
-        self._store = keystore.KeyStore(directory, self._seal, node, time.time(), self._issued(RELEASED))
+        self._store = keystore.KeyStore(directory, self._seal, node, time.time(), self._issued)
         where = f"sealed by {self._seal.where}" if self._seal.active else "in plain files of mode 0600"
         log(self.name, f"{self._store.document.node}, key {jws.encode(self._store.current.key)}, keys are {where}")
         self._now = runtime.now
@@ -138,8 +138,8 @@ class Identity(Service):
         """Its own documents were not made later than now."""
         return self.clock(max(RELEASED, self._store.document.issued))
 
-    def _issued(self, floor: float) -> int:
-        return self._issued_at(self.clock(floor))
+    def _issued(self) -> int:
+        return self._issued_at(self.clock(RELEASED))
 
     @staticmethod
     def _issued_at(clock: tokens.Clock) -> int:

@@ -21,6 +21,8 @@ from .log import WARNING, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .sealing import Sealing
 
 KIND, LENGTH = "ed25519", 44  # of a key file: a seed in base64
@@ -40,9 +42,9 @@ def _seed(path: str, text: str) -> bytes:
 
 
 class KeyStore:
-    """What is on disk, open. ``issued``: for the documents made here, unix seconds or 0. Raises StartError."""
+    """What is on disk, open. ``issued``: the time of a document made here, unix seconds or 0. Raises StartError."""
 
-    def __init__(self, directory: str, seal: Sealing, node: str | None, now: float, issued: int) -> None:
+    def __init__(self, directory: str, seal: Sealing, node: str | None, now: float, issued: Callable[[], int]) -> None:
         self._directory, self._seal, self._now = directory, seal, now
         self.created = 0  # of the current key, unix seconds
         secrets = {name: found for name in (CURRENT, NEXT, FRESH) if (found := self._load(name)) is not None}
@@ -50,7 +52,7 @@ class KeyStore:
         if text is None:
             self.current, self.after = secrets.get(CURRENT) or self._make(CURRENT), self._make(NEXT)
             name = node or f"node-{self.current.key[:8].hex()}"[:MAX_NAME]
-            self.document = rotation.begin(name, self.current, self.after, issued)
+            self.document = rotation.begin(name, self.current, self.after, issued())
             self.text = self._commit(self.document, self.current)
         else:
             self.text, self.document = text, self._parse(text)
@@ -58,7 +60,7 @@ class KeyStore:
         self._arrange()
         if node is not None and node != self.document.node:
             log("identity", f"renamed from {self.document.node} to {node}: peers must pin its key again", WARNING)
-            self.change(rotation.rename(self.document, node, issued))
+            self.change(rotation.rename(self.document, node, issued()))
 
     def fresh(self) -> jws.Signer:
         """A new key, on disk until the next change of the document names it, or does not. Raises StartError."""
@@ -75,7 +77,7 @@ class KeyStore:
         self.document, self.current, self.after = document, current, after
         self._arrange()
 
-    def _take(self, secrets: dict[str, jws.Signer], issued: int) -> None:
+    def _take(self, secrets: dict[str, jws.Signer], issued: Callable[[], int]) -> None:
         known = {each.key: each for each in secrets.values()}
         document = self.document
         current = known.get(document.current)
@@ -92,7 +94,7 @@ class KeyStore:
         log("identity", "the secret of the next key is missing: another one is announced", WARNING)
         lost = self.after = self._make(FRESH)
         name = jws.encode(document.next)
-        self.document = rotation.revoke(document, name, "its secret was lost", current, lost, lost, issued)
+        self.document = rotation.revoke(document, name, "its secret was lost", current, lost, lost, issued())
         self.text = self._commit(self.document, current)
 
     def _arrange(self) -> None:

@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def load(home: Path, seal: Sealing = PLAIN, node: str | None = None) -> KeyStore:
-    return KeyStore(str(home), seal, node, 1_800_000_000.0, 1_800_000_000)
+    return KeyStore(str(home), seal, node, 1_800_000_000.0, lambda: 1_800_000_000)
 
 
 def rotate(store: KeyStore) -> None:
