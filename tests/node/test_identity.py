@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 from edge_agent.services import clock, documents, jws, tokens
 from edge_agent.services.client import Identity, ServiceError
 from tests.node.bundled import Running
+from tests.node.harness import CLI
 
 Start = Callable[..., Running]
 FIXTURES = Path(__file__).parents[1] / "fixtures/identity"
@@ -206,3 +208,69 @@ def test_the_key_of_an_earlier_release_keeps_its_node(start: Start, base: Path) 
         "ed25519": "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=",
         "created": 1_764_030_000,
     }
+
+
+# -- the command
+
+
+@pytest.fixture
+def command(start: Start, base: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``command(words)``: ``edge-agent identity`` beside a service that runs where an agent has it."""
+    run = base / "run/bundled/identity"
+    run.mkdir(parents=True)
+    start(run_dir=str(run), node_id="kitchen")
+    environ = {"PATH": os.environ["PATH"], "EDGE_AGENT_RUN_DIR": str(base / "run"), "HOME": str(base)}
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [*CLI, "identity", *words]
+        return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+    return call
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_the_command_shows_rotates_and_revokes(command: Command) -> None:
+    shown = json.loads(command("--json").stdout)
+    first = documents.parse(shown["document"])
+    assert (shown["node"], shown["sequence"]) == ("kitchen", 1)
+    assert shown["current"] == jws.encode(first.current)
+    rotated = command("rotate")
+    assert rotated.stdout == f"document 2, current key {jws.encode(first.next)}\n"
+    assert command("revoke", "--reason", "lost", f"--key={jws.encode(first.current)}").returncode == 0
+    assert command("revoke", "--key", "next").returncode == 0
+    lines = command().stdout.splitlines()
+    assert lines[0].startswith("node     kitchen, document 4")
+    assert lines[1] == f"current  {jws.encode(first.next)}"
+    assert f"revoked  {jws.encode(first.current)}, lost" in lines
+    assert "secrets  in files of mode 0600, not sealed" in lines
+    refused = command("revoke", "--key", "nonsense")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("edge-agent: cannot revoke: this node has no such key; fix: ")
+
+
+def test_the_command_makes_and_checks_tokens(command: Command, base: Path) -> None:
+    shown = json.loads(command("show", "--json").stdout)
+    (base / "document").write_text(shown["document"] + "\n")
+    token = command("token", "--audience", "storage", "--scope", "read", "--lifetime", "60").stdout.strip()
+    of = (f"--document={base}/document", f"--pin={shown['current']}")
+    good = command("check", "--token", token, "--audience", "storage", *of)
+    assert (good.returncode, good.stdout) == (0, "valid: kitchen, by kitchen, for storage: read\n")
+    bad = command("check", "--token", token, "--audience", "node")
+    assert (bad.returncode, bad.stderr) == (1, "edge-agent: refused: is for storage, not for node\n")
+    nonce = command("challenge").stdout.strip()
+    answer = command("token", "--audience", "storage", f"--nonce={nonce}").stdout.strip()
+    assert json.loads(command("check", "--token", answer, "--audience", "storage", "--json").stdout)["valid"] is True
+    assert command("check", "--token", answer, "--audience", "storage").returncode == 1, "a challenge is answered once"
+
+
+def test_the_command_says_what_is_wrong_with_it(command: Command, base: Path) -> None:
+    check = ("check", "--audience", "a", "--token", "x")
+    for words in (("revoke",), ("rotate", "x"), check[:3], (*check, "--pin=k"), (*check, "--document=/f"), ("x",)):
+        done = command(*words)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert "; fix: " in done.stderr
+    done = command("--run-dir", str(base / "nowhere"))
+    assert done.returncode == 1
+    assert "cannot reach identity: no socket" in done.stderr
