@@ -30,6 +30,7 @@ VERBS = {
     "shutdown": ("control", "stop all services and the agent"),
     "simulate": ("simulate", "show what the governor would decide over a trace"),
     "record": ("record", "record a trace of the running node, for simulate"),
+    "identity": ("identity", "show, rotate and revoke the node's keys; make and check tokens"),
     "service": ("service", "run a bundled service in the foreground"),
     "help": ("help", "show the verbs, the options of one, or the exit codes"),
 }
@@ -52,6 +53,17 @@ WITH_VALUE = {
     "--timeout",
     "--service",
     "--name",
+    "--overlap",
+    "--key",
+    "--token",
+    "--reason",
+    "--subject",
+    "--scope",
+    "--lifetime",
+    "--nonce",
+    "--audience",
+    "--document",
+    "--pin",
     "-n",
 }
 """Options that take the next word, for finding the verb behind them."""

@@ -129,9 +129,45 @@ class Client:
 
 
 class Identity(Client):
-    """The node's key."""
+    """The node's keys, tokens, and document."""
 
     service = "identity"
+
+    def document(self) -> str:
+        """The signed identity document: ``documents.parse`` reads it, ``documents.follow`` leads to it from a pin."""
+        text: str = self.ask("document")["document"]
+        return text
+
+    def token(self, audience: str, **claims: Any) -> str:
+        """A token for ``audience``. ``claims``: subject, scope, lifetime (seconds), nonce."""
+        token: str = self.ask("token", audience=audience, **claims)["token"]
+        return token
+
+    def challenge(self) -> str:
+        """A nonce to be put into a token that this node will check once, within two minutes."""
+        nonce: str = self.ask("challenge")["nonce"]
+        return nonce
+
+    def check(self, token: str, audience: str, document: str = "", pinned: bytes = b"") -> Message:
+        """{valid, claims} or {valid, code, why, fix}; of this node, or of the one whose ``document`` it is."""
+        other = {"document": document, "pinned": pinned} if document else {}
+        return self.ask("check", token=token, audience=audience, **other)
+
+    def rotate(self, overlap: int | None = None) -> str:
+        """The next key becomes the current one; the new document. ``overlap``: seconds the old one stays valid."""
+        given = {} if overlap is None else {"overlap": overlap}
+        text: str = self.ask("rotate", **given)["document"]
+        return text
+
+    def revoke(self, key: str, reason: str = "") -> str:
+        """``key`` (base64url or Z85) is valid for nothing any more; the new document."""
+        text: str = self.ask("revoke", key=key, reason=reason)["document"]
+        return text
+
+    def enrol(self, service: str, *keys: str) -> str:
+        """The CURVE keys (Z85) of a service of this node: the present one, and the next; the new document."""
+        text: str = self.ask("enrol", service=service, keys=list(keys))["document"]
+        return text
 
     def public(self) -> Message:
         """The identity document {node_id, ed25519 (base64), created (seconds since 1970)}."""
