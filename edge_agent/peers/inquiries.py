@@ -1,7 +1,7 @@
 """What a light node asks of full peers, and how each answer is judged: by keys, proofs and hashes alone. Pure.
 
 An Inquiry is sent to one peer after the other until an answer holds. ``judge`` returns what whoever asked is told, or
-raises LieError (the peer's), WireError (an answer of the wrong form, also the peer's) or UnfitError (nobody is to blame).
+raises LieError (the peer's), WireError (an answer of the wrong form, the peer's as well) or UnfitError (nobody's).
 """
 
 from __future__ import annotations
