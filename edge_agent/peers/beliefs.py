@@ -34,7 +34,7 @@ class Beliefs:
     def __init__(self, verifiers: Iterable[Verifier], node: Node) -> None:
         self.logs = {verifier.name: Log(verifier) for verifier in verifiers}
         self.evidence = evidence.Store()
-        self._verifiers = {origin: log.verifier for origin, log in self.logs.items()}
+        self.verifiers = {origin: log.verifier for origin, log in self.logs.items()}
         self._node = node
 
     def restore(self, found: Evidence) -> None:
@@ -95,7 +95,7 @@ class Beliefs:
     def _announced(self, result: Message, _index: int) -> Message:
         """What a full peer hands out. A fork is proof enough; anything else is a report, and changes nothing."""
         for message in frames.maps(result, "evidence", evidence.SHOWN):
-            found = evidence.parse(message, self._verifiers)
+            found = evidence.parse(message, self.verifiers)
             for proved in [] if found is None else self.logs[found.origin].accuse(found):
                 self._keep(proved)
         return {}

@@ -51,7 +51,7 @@ class Link(Record):
 
     mode: str = "light"
     listen: str | None = None  # full: tcp://ADDRESS:PORT
-    # light: whom to connect to; full: whose keys may connect; with an endpoint it is a full node that light ones hear of
+    # light: whom to connect to; full: whose keys may connect, and with an endpoint a full node that light ones hear of
     peers: tuple[Target, ...] = ()
     heartbeat: float = 60.0  # seconds
     logs: tuple[str, ...] = ()  # verifier keys (C2SP signed-note) of the logs that are believed
