@@ -289,7 +289,7 @@ class Ledger(Client):
 
 
 class Node(Client):
-    """The link to other nodes."""
+    """The link to other nodes. A light node asks its full peers for what is not here: give it half a minute."""
 
     service = "node"
 
@@ -301,3 +301,37 @@ class Node(Client):
         """This node's CURVE public key (Z85)."""
         key: str = self.ask("key")["public"]
         return key
+
+    def heads(self) -> list[Message]:
+        """The logs that are believed: [{origin, size, root, time, source, forked, checked}]."""
+        heads: list[Message] = self.ask("heads")["heads"]
+        return heads
+
+    def refused(self) -> Message:
+        """What was not believed lately, and what is held against logs: {refused: [...], evidence: [...]}."""
+        return self.ask("refused")
+
+    def includes(self, origin: str, leaf: bytes) -> tuple[int, int]:
+        """(index, size): where the leaf with this hash is, as proved under the head of ``size`` entries."""
+        answer = self.ask("includes", origin=origin, hash=leaf)
+        return answer["index"], answer["size"]
+
+    def entries(self, origin: str, start: int, most: int) -> list[bytes]:
+        """At least one entry from ``start`` on, each proved to be there."""
+        entries: list[bytes] = self.ask("entries", origin=origin, start=start, most=most)["entries"]
+        return entries
+
+    def submit(self, origin: str, entry: bytes) -> tuple[int, int]:
+        """(index, size) that a full peer promises; ``includes`` proves it later."""
+        answer = self.ask("submit", origin=origin, entry=entry)
+        return answer["index"], answer["size"]
+
+    def fetch(self, key: bytes) -> bytes:
+        """A whole blob from the best full peer, in memory. Raises ServiceError('wrong-blob') at its end."""
+        data, size = b"", 1
+        while len(data) < size:
+            answer = self.ask("fetch", hash=key, offset=len(data), length=PIECE)
+            data, size = data + answer["data"], answer["size"]
+            if size == 0:
+                break
+        return data
