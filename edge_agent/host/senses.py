@@ -24,6 +24,7 @@ SOME, FULL = "some", "full"
 UNPRIVILEGED = 2_000_000
 """Microseconds; windows of a trigger that is not set by root are multiples of it."""
 ECHO = "/bin/echo"
+CONTROLLERS = ("memory", "cpu", "io")
 
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         """The door. ``name`` None is all services together."""
 
         psi: bool  # are there triggers here?
+        unheld: dict[str, str]  # resource of which nothing can be withheld here -> why
 
         def machine(self) -> Machine:
             """The machine now."""
@@ -63,6 +65,7 @@ class MachineSenses:
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
+        self.unheld: dict[str, str] = {}
         self.psi = bool(read_text(f"{proc}/pressure/memory"))
 
     def machine(self) -> Machine:
@@ -105,9 +108,22 @@ class MachineSenses:
 class CgroupSenses(MachineSenses):
     """By the services' cgroups."""
 
-    def __init__(self, containment: CgroupContainment, proc: str = "/proc") -> None:
+    def __init__(self, containment: CgroupContainment, proc: str = "/proc", sys: str = "/sys") -> None:
         super().__init__(proc)
         self._containment = containment
+        self._sys = sys
+        missing = containment.missing
+        self.unheld = {name: f"no {name} controller ({missing[name]})" for name in CONTROLLERS if name in missing}
+        if not containment.io_device:
+            self.unheld.setdefault("io", "the data directory is on no disk that io.max could name")
+
+    def machine(self) -> Machine:
+        """With the time the disk was busy, io_ticks of the kernel's block/stat.rst, where no stalls are measured."""
+        found = super().machine()
+        if self.psi or "io" in self.unheld:
+            return found
+        words = read_text(f"{self._sys}/dev/block/{self._containment.io_device}/stat").split()
+        return found._replace(disk=int(words[9]) * 1000 if len(words) > 9 else 0)
 
     def raw(self, name: str | None) -> Raw | None:
         """Seven small files; memory.stat only of all services together, whose cache is to be told from what is used."""
@@ -153,17 +169,20 @@ class CgroupSenses(MachineSenses):
         return -1
 
     def relax(self, service: Service, resource: str) -> None:
-        """Write the plan's limits again."""
+        """Write the plan's limits of this resource again; what is withheld of others stays so."""
         cgroup = self._containment.cgroup(service.name)
         if cgroup is None:
             return
-        if resource == "memory":
-            try:
+        limits, device = service.limits, self._containment.io_device
+        try:
+            if resource == "memory":
                 cgroup.memory_high = None
-            except OSError:
-                pass
-        else:
-            self._containment.resize(service)
+            elif resource == "cpu":
+                cgroup.cpu_max = limits.cpu_limit
+            elif device:
+                cgroup.io_max = {device: {"rbps": limits.io_read_bps, "wbps": limits.io_write_bps}}
+        except (OSError, ValueError):
+            pass  # gone
 
     def freeze(self, name: str, *, frozen: bool) -> None:
         """cgroup.freeze: asked for; it takes effect when every task has reached a stop."""
