@@ -40,7 +40,7 @@ class Governing:
     """One agent's governor. ``senses``: the door to what it sees and does."""
 
     def __init__(self, agent: Agent, senses: Senses) -> None:
-        self.governor = g.Governor(unheld=senses.unheld)
+        self.governor = g.Governor()
         self.last = Look(agent.loop.now(), psi=senses.psi)
         self._agent = agent
         self._senses = senses
@@ -62,6 +62,7 @@ class Governing:
     def begin(self) -> None:
         """Take up what an earlier agent had shed, and listen to the node."""
         now, self._begun = self._agent.loop.now(), True
+        self.governor = self.governor._replace(unheld=self._senses.unheld)
         for name, unit in self._agent.node.units.items():
             if unit.shed:
                 grip = g.Grip(g.SHED, now, unit.service.limits.memory_request, 1, unit.shed)

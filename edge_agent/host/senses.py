@@ -33,7 +33,10 @@ if TYPE_CHECKING:
         """The door. ``name`` None is all services together."""
 
         psi: bool  # are there triggers here?
-        unheld: dict[str, str]  # resource of which nothing can be withheld here -> why
+
+        @property
+        def unheld(self) -> dict[str, str]:
+            """Resource of which nothing can be withheld here -> why; known once the containment is open."""
 
         def machine(self) -> Machine:
             """The machine now."""
@@ -65,8 +68,12 @@ class MachineSenses:
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
-        self.unheld: dict[str, str] = {}
         self.psi = bool(read_text(f"{proc}/pressure/memory"))
+
+    @property
+    def unheld(self) -> dict[str, str]:
+        """Nobody is seen to use what could not be held."""
+        return {}
 
     def machine(self) -> Machine:
         """From pressure/memory and meminfo, proc_meminfo(5)."""
@@ -112,17 +119,21 @@ class CgroupSenses(MachineSenses):
         super().__init__(proc)
         self._containment = containment
         self._sys = sys
-        missing = containment.missing
-        self.unheld = {name: f"no {name} controller ({missing[name]})" for name in CONTROLLERS if name in missing}
-        if not containment.io_device:
-            self.unheld.setdefault("io", "the data directory is on no disk that io.max could name")
+
+    @property
+    def unheld(self) -> dict[str, str]:
+        """By the controllers there are, and the disk."""
+        missing = self._containment.missing
+        found = {name: f"no {name} controller ({missing[name]})" for name in CONTROLLERS if name in missing}
+        if not self._containment.io_device:
+            found.setdefault("io", "the data directory is on no disk that io.max could name")
+        return found
 
     def machine(self) -> Machine:
         """With the time the disk was busy, io_ticks of the kernel's block/stat.rst, where no stalls are measured."""
         found = super().machine()
-        if self.psi or "io" in self.unheld:
-            return found
-        words = read_text(f"{self._sys}/dev/block/{self._containment.io_device}/stat").split()
+        device = self._containment.io_device
+        words = [] if self.psi or not device else read_text(f"{self._sys}/dev/block/{device}/stat").split()
         return found._replace(disk=int(words[9]) * 1000 if len(words) > 9 else 0)
 
     def raw(self, name: str | None) -> Raw | None:
