@@ -137,12 +137,13 @@ class CgroupSenses(MachineSenses):
         return found._replace(disk=int(words[9]) * 1000 if len(words) > 9 else 0)
 
     def raw(self, name: str | None) -> Raw | None:
-        """Seven small files; memory.stat only of all services together, whose cache is to be told from what is used."""
+        """Seven small files; memory.stat only of all services together, whose cache is to be told from what is used.
+        io is that of the disk that can be limited: who floods another one is not to blame for this one's queue."""
         cgroup = self._containment.cgroup(name)
         if cgroup is None:
             return None
         try:
-            return _read(cgroup, with_cache=name is None)
+            return _read(cgroup, self._containment.io_device, with_cache=name is None)
         except (OSError, ValueError):
             return None
 
@@ -215,7 +216,7 @@ def stalls(text: str) -> tuple[int, int]:
     return found[SOME], found[FULL]
 
 
-def _read(cgroup: Cgroup, *, with_cache: bool) -> Raw:
+def _read(cgroup: Cgroup, device: str, *, with_cache: bool) -> Raw:
     def text(name: bytes) -> str:
         try:
             return cgroup.get_property(name)
@@ -228,7 +229,7 @@ def _read(cgroup: Cgroup, *, with_cache: bool) -> Raw:
     files = _flat(text(b"memory.stat") if with_cache else "", "active_file", "inactive_file")
     io = 0
     for line in text(b"io.stat").splitlines():
-        for word in line.split()[1:]:
+        for word in line.split()[1:] if line.startswith(device + " ") or not device else ():
             key, _, number = word.partition("=")
             if key in ("rbytes", "wbytes"):
                 io += int(number)

@@ -345,11 +345,11 @@ def switches(pid: int) -> int:
 def test_at_rest_the_governor_listens_and_nothing_wakes(node: Node) -> None:
     node.start(
         "--config",
-        node.profile("""
-            deployment: {resources: {total_memory: 200MiB}}
+        node.profile(f"""
+            deployment: {{resources: {{total_memory: 200MiB}}}}
             services:
-              web: {command: [/bin/sleep, "10000", MARK], importance: essential, resources: {memory: 20MiB}}
-              batch: {command: [/bin/sleep, "10000", MARK], importance: heavy, resources: {memory: 20MiB}}
+              web: {{command: [/bin/sleep, "{node.number}"], importance: essential, resources: {{memory: 20MiB}}}}
+              batch: {{command: [/bin/sleep, "{node.number}"], importance: heavy, resources: {{memory: 20MiB}}}}
         """),
     )
     node.until_state("ready", patience=PATIENCE)
