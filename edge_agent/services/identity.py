@@ -70,17 +70,15 @@ class Identity(Service):
         self._seal = sealing.Sealing(None, "")
         self._challenges = Challenges(os.urandom(32))
         self._calm = self._due = 0.0  # monotonic: since when no key was rotated; when to look at overlaps
-        self._now: Callable[[], float] = time.monotonic
 
-    def open(self, runtime: Runtime) -> None:
+    def open(self, _runtime: Runtime) -> None:
         """Load the keys, or make them at the first start."""
         self._seal = sealing.find(self.name, self.options.run_dir, os.environ)
         directory, node = self.options.data_dir, self.options.node_id
         self._store = keystore.KeyStore(directory, self._seal, node, time.time(), self._issued)
         where = f"sealed by {self._seal.where}" if self._seal.active else "in plain files of mode 0600"
         log(self.name, f"{self._store.document.node}, key {jws.encode(self._store.current.key)}, keys are {where}")
-        self._now = runtime.now
-        self._calm = self._due = self._now()
+        self._calm = self._due = time.monotonic()
 
     def operations(self) -> Mapping[str, Operation]:
         """As listed above."""
@@ -266,7 +264,7 @@ class Identity(Service):
             raise _refused(error) from error
         except StartError as error:
             raise RefusedError("failed", str(error)) from error
-        self._calm = self._due = self._now()
+        self._calm = self._due = time.monotonic()
         document = self._store.document
         log(self.name, f"identity document {document.sequence}, key {jws.encode(document.current)}")
         return self._document()
