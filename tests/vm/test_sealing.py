@@ -18,10 +18,10 @@ services:
   identity: {restart_policy: {max_attempts: 1, delay: 1s}}
   other: {command: [/bin/sleep, infinity], resources: {memory: 10MiB}}
 """
-SECRET = "/etc/credstore.encrypted/edge-agent.identity"
+CREDENTIAL = "/etc/credstore.encrypted/edge-agent.identity"
 SEAL = f"""
-mkdir -p -m 700 {SECRET.rpartition("/")[0]}
-head -c 32 /dev/urandom | systemd-creds encrypt --name=edge-agent.identity - {SECRET}
+mkdir -p -m 700 {CREDENTIAL.rpartition("/")[0]}
+head -c 32 /dev/urandom | systemd-creds encrypt --name=edge-agent.identity - {CREDENTIAL}
 systemctl enable --now edge-agent-credentials
 edge-agent restart identity
 """
@@ -39,7 +39,7 @@ def test_keys_are_sealed_survive_a_reboot_and_are_missed_when_the_credential_is(
         node = Node(guest)
         node.write("/etc/edge-agent/config.yaml", PROFILE)
         node.install_tree()
-        guest.check("systemd-sysusers systemd/edge-agent.sysusers && systemctl enable edge-agent")
+        guest.check("useradd --system --no-create-home edge-agent-identity && systemctl enable edge-agent")
         node.systemctl("start")
         node.until_states(identity="ready")
         plain = shown(node)
@@ -56,7 +56,7 @@ def test_keys_are_sealed_survive_a_reboot_and_are_missed_when_the_credential_is(
         guest.reboot()
         node.until_states(identity="ready")
         assert shown(node)["document"] == plain["document"], "the same keys, opened at boot"
-        guest.check(f"rm {SECRET}; systemctl stop edge-agent-credentials")
+        guest.check(f"rm {CREDENTIAL}; systemctl stop edge-agent-credentials")
         guest.run("edge-agent restart identity --no-wait", timeout=60)
         node.until_states(identity="quarantined", other="ready")
         log = guest.check("edge-agent logs identity", timeout=60)
