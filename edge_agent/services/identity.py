@@ -27,7 +27,7 @@ import time
 
 from ..model import RELEASED
 from ..peers.wire import MAX_NAME
-from . import documents, jws, keystore, rotation, sealing, tokens
+from . import documents, jws, keystore, metrics, rotation, sealing, tokens
 from .challenges import LIFETIME as CHALLENGE_LIFETIME
 from .challenges import Challenges
 from .errors import RefusedError, StartError
@@ -36,7 +36,7 @@ from .runtime import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..peers.wire import Message
     from .options import Options
@@ -68,10 +68,12 @@ class Identity(Service):
         super().__init__(options)
         self._store: keystore.KeyStore
         self._seal = sealing.Sealing(None, "")
+        self._issued_tokens = 0
+        self._checked: dict[str, int] = {}  # result -> how often; results are 'valid' and the codes of TokenError
         self._challenges = Challenges(os.urandom(32))
         self._calm = self._due = 0.0  # monotonic: since when no key was rotated; when to look at overlaps
 
-    def open(self, _runtime: Runtime) -> None:
+    def open(self, runtime: Runtime) -> None:
         """Load the keys, or make them at the first start."""
         self._seal = sealing.find(self.name, self.options.run_dir, os.environ)
         directory, node = self.options.data_dir, self.options.node_id
@@ -79,6 +81,14 @@ class Identity(Service):
         where = f"sealed by {self._seal.where}" if self._seal.active else "in plain files of mode 0600"
         log(self.name, f"{self._store.document.node}, key {jws.encode(self._store.current.key)}, keys are {where}")
         self._calm = self._due = time.monotonic()
+        if self.options.port is not None:
+            runtime.curve_key("curve.key")
+            document = self._store.document
+            keys = next(iter(runtime.curve_keys.values()))
+            try:
+                self._store.change(rotation.enrol(document, self.name, keys, document.issued))
+            except (rotation.RotationError, documents.DocumentError) as error:
+                raise StartError(f"cannot publish its CURVE key: {error}") from error
 
     def operations(self) -> Mapping[str, Operation]:
         """As listed above."""
@@ -105,6 +115,23 @@ class Identity(Service):
             "credential": self._seal.where,
             "doubt": self._time().doubt,
         }
+
+    def metrics(self) -> Sequence[metrics.Metric]:
+        """Its document, and what became of tokens."""
+        document = self._store.document
+        return (
+            metrics.gauge("identity_document_sequence", "Changes of the identity document.", document.sequence),
+            metrics.gauge("identity_previous_keys", "Rotated keys that are still valid.", len(document.previous)),
+            metrics.gauge("identity_clock_believed", "1: the wall clock is believed.", not self._time().doubt),
+            metrics.gauge("identity_keys_sealed", "1: the key files are encrypted.", self._seal.active),
+            metrics.counter("identity_tokens_issued_total", "Tokens that were made.", self._issued_tokens),
+            metrics.Metric(
+                "identity_tokens_checked_total",
+                metrics.COUNTER,
+                "Tokens that were checked, by what was found.",
+                tuple(({"result": result}, count) for result, count in sorted(self._checked.items())),
+            ),
+        )
 
     def deadline(self) -> float | None:
         """The next look whether an overlap is over; none without one."""
@@ -186,6 +213,7 @@ class Identity(Service):
             token = tokens.issue(claims, self._store.current)
         except tokens.TokenError as error:
             raise RefusedError("bad-request", error.why, error.fix) from error
+        self._issued_tokens += 1
         return {"token": token, "expires": claims.expires, "doubt": clock.doubt}
 
     def _challenge(self, _request: Request) -> Message:
@@ -202,9 +230,11 @@ class Identity(Service):
                 token, document.issuer(clock), audience, clock, lambda nonce: self._challenges.age(nonce, clock.up)
             )
         except tokens.TokenError as error:
+            self._checked[error.code] = self._checked.get(error.code, 0) + 1
             return {"valid": False, "code": error.code, "why": error.why, "fix": error.fix}
         if claims.nonce and not self._challenges.spend(claims.nonce, clock.up):
             raise RefusedError("busy", "too many challenges were answered lately", "try again in two minutes")
+        self._checked["valid"] = self._checked.get("valid", 0) + 1
         return {"valid": True, "claims": dict(zip(claims._fields, claims, strict=True))}
 
     def _of(self, request: Request) -> documents.Document:
