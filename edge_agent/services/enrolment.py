@@ -55,5 +55,5 @@ def refusal(data: bytes) -> str:
         return f"the answer is {error}"
     if answer.get("ok") is True:
         return ""
-    error = answer.get("error")
-    return str(error.get("why", "")) if isinstance(error, dict) else "no reason was given"
+    told = answer.get("error")
+    return f"{told.get('why')}; fix: {told.get('fix')}" if isinstance(told, dict) else "no reason was given"

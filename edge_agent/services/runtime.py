@@ -119,12 +119,8 @@ class Runtime:
             os.makedirs(options.run_dir, mode=0o750, exist_ok=True)  # the agent has made it; by hand it is not there
         except OSError as error:
             raise StartError(f"cannot make {options.run_dir}: {error.strerror}; fix: make it, writable") from error
-        self._operations = {
-            "health": self._health,
-            "metrics": self._metrics,
-            "rekey": self._rekey,
-            **service.operations(),
-        }
+        common = {"health": self._health, "metrics": self._metrics, "rekey": self._rekey}
+        self._operations = {**common, **service.operations()}
         others = self.gate.domains()
         service.open(self)
         try:
@@ -212,7 +208,7 @@ class Runtime:
         }
 
     def _rekey(self, request: requests.Request) -> Message:
-        """The announced CURVE key takes the place of the present one: for whoever owns the service, at its next start."""
+        """The announced CURVE key takes the place of the present one, from the next start on."""
         if request.user not in ("uid:0", f"uid:{os.geteuid()}"):
             raise RefusedError("denied", f"{request.user} may not change keys", "be root")
         if not self.curve_keys:
