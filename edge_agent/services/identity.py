@@ -15,7 +15,7 @@
 A signature of ``sign`` is over the bytes as given, so anyone can check it with any Ed25519 library; what looks like a
 token, a document or a part of one is refused there. Whoever may connect (root, the service's user, its group, keys of
 ``clients``) can so sign anything as this node, and get tokens of it. Only root and the service's user can change keys;
-user edge-agent-NAME, those of service NAME.
+user edge-agent-NAME, those of service NAME (``callers``).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import os
 import pwd
 import time
 
+from ..callers import EMBEDDED, USER
 from ..model import RELEASED
 from ..peers.wire import MAX_NAME
 from . import documents, jws, keystore, metrics, rotation, sealing, tokens
@@ -48,7 +49,6 @@ OVERLAP = 86_400  # seconds that a rotated key stays valid
 OVERLAPS = (tokens.MAX_LIFETIME + 2 * tokens.LEEWAY, 90 * 86_400)  # shortest: no token may outlive its key
 RESERVED = (jws.BEGINNING, documents.LINK)
 LOOK = 3600.0  # seconds between two looks whether an overlap is over
-USER = "edge-agent-{}"
 
 
 def _clock(floor: float) -> tokens.Clock:
@@ -270,7 +270,7 @@ class Identity(Service):
 
     def _enrol(self, request: Request) -> Message:
         service = _text(request, "service", MAX_NAME)
-        self._owner(request, USER.format(service))
+        self._owner(request, service, EMBEDDED)
         keys = request.message.get("keys")
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise RefusedError("bad-request", "keys is not a list of text")
@@ -299,11 +299,11 @@ class Identity(Service):
         log(self.name, f"identity document {document.sequence}, key {jws.encode(document.current)}")
         return self._document()
 
-    def _owner(self, request: Request, user: str = "") -> None:
+    def _owner(self, request: Request, *services: str) -> None:
         allowed = {f"uid:{os.geteuid()}", "uid:0"}
-        if user:
+        for service in services:
             try:
-                allowed.add(f"uid:{pwd.getpwnam(user).pw_uid}")
+                allowed.add(f"uid:{pwd.getpwnam(USER.format(service)).pw_uid}")
             except KeyError:
                 pass  # no such user: services run as the agent's
         if request.user not in allowed:
