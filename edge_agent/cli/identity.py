@@ -28,6 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="show", metavar="ACTION", help=", ".join(ACTIONS))
     add = parser.add_argument
     add("--overlap", type=seconds, metavar="SECONDS", help="rotate: how long the old key stays valid (a day)")
+    add("--service", metavar="SERVICE", help="rotate: the CURVE key of this bundled service, not the node's key")
     add("--key", metavar="KEY", help="revoke: current, next, or a key as --key=KEY")
     add("--reason", default="", metavar="TEXT", help="revoke: why, for everybody to read")
     add("--audience", metavar="NAME", help="token, check: whom the token is for")
@@ -53,6 +54,8 @@ def run(context: Context, options: argparse.Namespace) -> int:
         raise CommandError(exits.USAGE, f"cannot {action}: --{missing[0]} is missing; fix: edge-agent identity --help")
     try:
         with client.Identity.local(os.path.join(context.directories.run, "bundled/identity")) as service:
+            if action == "rotate" and options.service:
+                return _rekey(context, options.service)
             if action == "show":
                 return _show(context, service)
             if action == "check":
@@ -90,6 +93,22 @@ def _do(context: Context, service: Identity, options: argparse.Namespace) -> int
         show_json({"document": text, "sequence": document.sequence, "current": jws.encode(document.current)})
     else:
         say(f"document {document.sequence}, current key {jws.encode(document.current)}")
+    return exits.OK
+
+
+def _rekey(context: Context, name: str) -> int:
+    """The service's own key, in its own directory: it is the one to ask."""
+    from ..services import client
+
+    class Any(client.Client):
+        service = name
+
+    with Any.local(os.path.join(context.directories.run, "bundled", name)) as service:
+        keys = service.ask("rekey")["keys"]
+    if context.json:
+        show_json({"service": name, "keys": keys})
+    else:
+        say(f"{name} has {', '.join(keys)} from its next start on; next: edge-agent restart {name}")
     return exits.OK
 
 

@@ -15,7 +15,7 @@
 A signature of ``sign`` is over the bytes as given, so anyone can check it with any Ed25519 library; what looks like a
 token, a document or a part of one is refused there. Whoever may connect (root, the service's user, its group, keys of
 ``clients``) can so sign anything as this node, and get tokens of it. Only root and the service's user can change keys;
-user edge-agent-NAME, those of service NAME.
+user edge-agent-NAME, those of service NAME (``callers``).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ import os
 import pwd
 import time
 
+from ..callers import EMBEDDED, USER
 from ..model import RELEASED
 from ..peers.wire import MAX_NAME
-from . import documents, jws, keystore, rotation, sealing, tokens
+from . import documents, jws, keystore, metrics, rotation, sealing, tokens
 from .challenges import LIFETIME as CHALLENGE_LIFETIME
 from .challenges import Challenges
 from .errors import RefusedError, StartError
@@ -36,7 +37,7 @@ from .runtime import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..peers.wire import Message
     from .options import Options
@@ -48,7 +49,6 @@ OVERLAP = 86_400  # seconds that a rotated key stays valid
 OVERLAPS = (tokens.MAX_LIFETIME + 2 * tokens.LEEWAY, 90 * 86_400)  # shortest: no token may outlive its key
 RESERVED = (jws.BEGINNING, documents.LINK)
 LOOK = 3600.0  # seconds between two looks whether an overlap is over
-USER = "edge-agent-{}"
 
 
 def _clock(floor: float) -> tokens.Clock:
@@ -68,9 +68,10 @@ class Identity(Service):
         super().__init__(options)
         self._store: keystore.KeyStore
         self._seal = sealing.Sealing(None, "")
+        self._issued_tokens = 0
+        self._checked: dict[str, int] = {}  # result -> how often; results are 'valid' and the codes of TokenError
         self._challenges = Challenges(os.urandom(32))
         self._calm = self._due = 0.0  # monotonic: since when no key was rotated; when to look at overlaps
-        self._now: Callable[[], float] = time.monotonic
 
     def open(self, runtime: Runtime) -> None:
         """Load the keys, or make them at the first start."""
@@ -79,8 +80,15 @@ class Identity(Service):
         self._store = keystore.KeyStore(directory, self._seal, node, time.time(), self._issued)
         where = f"sealed by {self._seal.where}" if self._seal.active else "in plain files of mode 0600"
         log(self.name, f"{self._store.document.node}, key {jws.encode(self._store.current.key)}, keys are {where}")
-        self._now = runtime.now
-        self._calm = self._due = self._now()
+        self._calm = self._due = time.monotonic()
+        if self.options.port is not None:
+            runtime.curve_key("curve.key")
+            document = self._store.document
+            keys = next(iter(runtime.curve_keys.values()))
+            try:
+                self._store.change(rotation.enrol(document, self.name, keys, document.issued))
+            except (rotation.RotationError, documents.DocumentError) as error:
+                raise StartError(f"cannot publish its CURVE key: {error}") from error
 
     def operations(self) -> Mapping[str, Operation]:
         """As listed above."""
@@ -107,6 +115,23 @@ class Identity(Service):
             "credential": self._seal.where,
             "doubt": self._time().doubt,
         }
+
+    def metrics(self) -> Sequence[metrics.Metric]:
+        """Its document, and what became of tokens."""
+        document = self._store.document
+        return (
+            metrics.gauge("identity_document_sequence", "Changes of the identity document.", document.sequence),
+            metrics.gauge("identity_previous_keys", "Rotated keys that are still valid.", len(document.previous)),
+            metrics.gauge("identity_clock_believed", "1: the wall clock is believed.", not self._time().doubt),
+            metrics.gauge("identity_keys_sealed", "1: the key files are encrypted.", self._seal.active),
+            metrics.counter("identity_tokens_issued_total", "Tokens that were made.", self._issued_tokens),
+            metrics.Metric(
+                "identity_tokens_checked_total",
+                metrics.COUNTER,
+                "Tokens that were checked, by what was found.",
+                tuple(({"result": result}, count) for result, count in sorted(self._checked.items())),
+            ),
+        )
 
     def deadline(self) -> float | None:
         """The next look whether an overlap is over; none without one."""
@@ -188,6 +213,7 @@ class Identity(Service):
             token = tokens.issue(claims, self._store.current)
         except tokens.TokenError as error:
             raise RefusedError("bad-request", error.why, error.fix) from error
+        self._issued_tokens += 1
         return {"token": token, "expires": claims.expires, "doubt": clock.doubt}
 
     def _challenge(self, _request: Request) -> Message:
@@ -204,9 +230,11 @@ class Identity(Service):
                 token, document.issuer(clock), audience, clock, lambda nonce: self._challenges.age(nonce, clock.up)
             )
         except tokens.TokenError as error:
+            self._checked[error.code] = self._checked.get(error.code, 0) + 1
             return {"valid": False, "code": error.code, "why": error.why, "fix": error.fix}
         if claims.nonce and not self._challenges.spend(claims.nonce, clock.up):
             raise RefusedError("busy", "too many challenges were answered lately", "try again in two minutes")
+        self._checked["valid"] = self._checked.get("valid", 0) + 1
         return {"valid": True, "claims": dict(zip(claims._fields, claims, strict=True))}
 
     def _of(self, request: Request) -> documents.Document:
@@ -242,7 +270,7 @@ class Identity(Service):
 
     def _enrol(self, request: Request) -> Message:
         service = _text(request, "service", MAX_NAME)
-        self._owner(request, USER.format(service))
+        self._owner(request, service, EMBEDDED)
         keys = request.message.get("keys")
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise RefusedError("bad-request", "keys is not a list of text")
@@ -266,16 +294,16 @@ class Identity(Service):
             raise _refused(error) from error
         except StartError as error:
             raise RefusedError("failed", str(error)) from error
-        self._calm = self._due = self._now()
+        self._calm = self._due = time.monotonic()
         document = self._store.document
         log(self.name, f"identity document {document.sequence}, key {jws.encode(document.current)}")
         return self._document()
 
-    def _owner(self, request: Request, user: str = "") -> None:
+    def _owner(self, request: Request, *services: str) -> None:
         allowed = {f"uid:{os.geteuid()}", "uid:0"}
-        if user:
+        for service in services:
             try:
-                allowed.add(f"uid:{pwd.getpwnam(user).pw_uid}")
+                allowed.add(f"uid:{pwd.getpwnam(USER.format(service)).pw_uid}")
             except KeyError:
                 pass  # no such user: services run as the agent's
         if request.user not in allowed:

@@ -45,6 +45,22 @@ def load_or_make(
     return secret
 
 
+def load_pair(path: str, kind: str, length: int, make: Callable[[], str], now: float) -> tuple[Secret, Secret]:
+    """The key in ``path``, and the one that will follow it; each made at first use. Raises StartError."""
+    return load_or_make(path, kind, length, make, now), load_or_make(_next(path), kind, length, make, now)
+
+
+def advance(path: str) -> None:
+    """The key that follows takes the place of the one in ``path``. Raises OSError; then nothing has changed."""
+    os.rename(_next(path), path)
+    sync_directory(os.path.dirname(path))
+
+
+def _next(path: str) -> str:
+    base, extension = os.path.splitext(path)
+    return f"{base}-next{extension}"
+
+
 def load(path: str, kind: str, length: int, seal: sealing.Sealing = PLAIN) -> Secret | None:
     """The key in ``path``, None when there is no file. A plain one is sealed where it can be. Raises StartError."""
     try:

@@ -120,7 +120,11 @@ def enrol(document: Document, service: str, keys: tuple[str, ...], issued: int) 
     if not 1 <= len(keys) <= 2 or len(set(keys)) != len(keys) or not all(map(is_curve, keys)):
         raise RotationError("bad-request", "keys are not one or two CURVE keys", "40 characters of Z85 each")
     if any(map(document.revokes, keys)):
-        raise RotationError("revoked", f"a key of {service} is revoked", f"remove its key file, and restart {service}")
+        raise RotationError(
+            "revoked",
+            f"a key of {service} is revoked",
+            f"edge-agent identity rotate --service {service}, then restart it",
+        )
     taken = {key for name, others in document.services.items() if name != service for key in others}
     if taken.intersection(keys):
         raise RotationError("bad-request", "another service has that key", "a key for each service")

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from edge_agent.services import clock, documents, jws, tokens
-from edge_agent.services.client import Identity, ServiceError
-from tests.node.bundled import Running
+from edge_agent.services.client import Identity, ServiceError, Storage
+from tests.node.bundled import Running, free_port, until
 from tests.node.harness import CLI
 
 Start = Callable[..., Running]
@@ -152,7 +152,7 @@ def test_its_group_gets_tokens_and_changes_no_key(start: Start, base: Path) -> N
         part.chmod(0o755)
     asking = (
         "import os, sys\n"
-        "from edge_agent.services.client import Identity, ServiceError\n"
+        "from edge_agent.services.client import Identity, ServiceError, Storage\n"
         "os.setgroups([]); os.setgid(0); os.setuid(12345)\n"
         "identity = Identity.local(sys.argv[1])\n"
         "assert identity.check(identity.token('a'), 'a')['valid']\n"
@@ -208,6 +208,49 @@ def test_the_key_of_an_earlier_release_keeps_its_node(start: Start, base: Path) 
         "ed25519": "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=",
         "created": 1_764_030_000,
     }
+
+
+# -- CURVE keys of services
+
+
+def test_a_service_enrols_its_keys_and_the_announced_one_follows(start: Start, base: Path) -> None:
+    service = start()
+    with call(service) as identity:
+
+        def keys() -> tuple[str, ...]:
+            return documents.parse(identity.document()).services.get("storage", ())
+
+        assert keys() == ()
+        with Running("storage", base, port=free_port()).ready() as storage:
+            until(lambda: len(keys()) == 2, "storage is in the document")
+            first, after = keys()
+            assert f"its own key is {first}" in storage.log.read_text()
+            with Storage.local(str(storage.run)) as client:
+                assert client.ask("rekey")["keys"] == [after]
+                with pytest.raises(ServiceError, match="has no CURVE key"):
+                    client.ask("rekey")
+            assert keys() == (first, after), "until it is started again"
+            storage.stop()
+        with Running("storage", base, port=free_port()).ready() as storage:
+            until(lambda: keys()[0] == after, "the announced key has followed")
+            assert keys()[1] not in (first, after)
+            identity.revoke(after, "lost")
+            assert keys() == (keys()[0],)
+            storage.stop()
+        with Running("storage", base, port=free_port()).ready() as storage:
+            until(lambda: "is not in the identity document" in storage.log.read_text(), "a revoked key is said")
+
+
+def test_the_port_of_identity_itself_is_in_the_document(start: Start) -> None:
+    service = start(port=free_port())
+    with call(service) as identity:
+        document = documents.parse(identity.document())
+    assert f"its own key is {document.services['identity'][0]}" in service.log.read_text()
+
+
+def test_a_service_without_identity_beside_it_starts_all_the_same(base: Path) -> None:
+    with Running("storage", base, port=free_port()).ready() as storage:
+        assert "identity" not in storage.log.read_text()
 
 
 # -- the command
