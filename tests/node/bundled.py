@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,10 +39,18 @@ def until(condition: Callable[[], bool], what: str) -> None:
 class Running:
     """One service process, of one service or of several. Leaving the context kills it if it still runs.
 
-    ``options``: of the service; of several, what each is told by its name.
+    ``options``: of the service; of several, what each is told by its name. ``before``: words before its command.
     """
 
-    def __init__(self, name: str, base: Path, *, environ: dict[str, str] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        base: Path,
+        *,
+        environ: dict[str, str] | None = None,
+        before: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
         self.name, names = name, name.split("+")
         self.data, self.run = base / "data" / name, base / "run" / name
         self.runs = {each: base / "run" / each for each in names}
@@ -57,7 +65,7 @@ class Running:
         self.started = time.monotonic()
         with (base / f"{name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge_agent.services", *names],
+                [*before, sys.executable, "-m", "edge_agent.services", *names],
                 env={
                     "PATH": os.environ["PATH"],
                     "NOTIFY_SOCKET": str(path),
