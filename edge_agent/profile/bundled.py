@@ -49,17 +49,16 @@ Key = Annotated[str, Reader(_z85_key)]
 Keys = Annotated[tuple[Key, ...], Before(readers.as_list)]
 
 
-def _verifier(value: object) -> str:
-    """The key of a log, C2SP signed-note: NAME+HASH+KEY."""
-    written = readers.text(value)
+def _vkey(value: object) -> str:
+    """A verifier key, https://c2sp.org/signed-note."""
     try:
-        Verifier.parse(written)
+        return Verifier.parse(readers.text(value)).vkey()
     except NoteError as error:
-        raise ReadError(f"not a verifier key: {error}", "write what the log's `key` shows: NAME+HASH+KEY") from error
-    return written
+        raise ReadError(f"not a verifier key: {error}", "write the NAME+HASH+KEY that its owner shows") from None
 
 
-LogKeys = Annotated[tuple[Annotated[str, Reader(_verifier)], ...], Before(readers.as_list)]
+VerifierKey = Annotated[str, Reader(_vkey)]
+VerifierKeys = Annotated[tuple[VerifierKey, ...], Before(readers.as_list)]
 
 
 class Peer(Section):
@@ -77,7 +76,7 @@ class P2p(Section):
     listen: Endpoint | None = None
     peers: Annotated[tuple[Peer, ...], Before(readers.as_list)] = ()
     heartbeat_interval: Annotated[float, Reader(readers.duration(1.0))] = 60.0
-    logs: LogKeys = ()
+    logs: VerifierKeys = ()
     members: AbsolutePath | None = None
 
     @classmethod
@@ -161,24 +160,12 @@ class Node(Service):
         return {"p2p": self.p2p.told(self.port)}
 
 
-def _vkey(value: object) -> str:
-    """A verifier key, https://c2sp.org/signed-note."""
-    try:
-        return Verifier.parse(readers.text(value)).vkey()
-    except NoteError as error:
-        raise ReadError(f"not a verifier key: {error}", "write the NAME+HASH+KEY that its owner shows") from None
-
-
 def _origin(value: object) -> str:
     written = readers.text(value)
     try:
         return Verifier.of(written, bytes(32)).name
     except NoteError as error:
         raise ReadError(f"not a name for a log: {error}", "write one like example.com/log") from None
-
-
-VerifierKey = Annotated[str, Reader(_vkey)]
-VerifierKeys = Annotated[tuple[VerifierKey, ...], Before(readers.as_list)]
 
 
 class Ledger(Service):
