@@ -11,6 +11,9 @@
     cache_bytes   int | null    storage: bound of the cache on disk; default: half of its cgroup's memory.max
     p2p           object        node: {mode: light | full, listen: str | null, heartbeat: seconds,
                                        peers: [{endpoint: str, key: str}]}
+    http          object        telemetry: {address: str, port: int}, where it is scraped
+    status        str           telemetry: the agent's status socket
+    analytics     object        analytics: {interval: seconds, flush: seconds, max_bytes: int}
     control       str           timekeeper: the agent's control socket
     profile       str           timekeeper: the profile whose schedule it keeps
     schedule      [object]      timekeeper: its entries, as ``model.Entry``
@@ -26,6 +29,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import socket
 
 from ..model import Entry
 from ..peers.light import Target
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "EDGE_AGENT_SERVICE_OPTIONS"
 HEARTBEATS = (0.1, 86_400.0)  # seconds, shortest and longest
+INTERVALS = (0.1, 86_400.0)  # seconds
+LEAST_KEPT = 4 * 1024 * 1024  # bytes
 _Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
 
 
@@ -50,6 +56,21 @@ class Link(Record):
     listen: str | None = None  # full: tcp://ADDRESS:PORT
     peers: tuple[Target, ...] = ()  # light: whom to connect to; full: whose keys may connect (endpoint may be '')
     heartbeat: float = 30.0  # seconds
+
+
+class Exporter(Record):
+    """The telemetry service's part: where it listens for scrapes."""
+
+    address: str = "127.0.0.1"  # of this machine, IPv4 or IPv6
+    port: int = 9090
+
+
+class Keeping(Record):
+    """The analytics service's part."""
+
+    interval: float = 60.0  # seconds between two samples of everything
+    flush: float = 600.0  # seconds between two writes
+    max_bytes: int = 64 * 1024 * 1024  # of everything on disk
 
 
 class Options(Record):
@@ -69,6 +90,9 @@ class Options(Record):
     profile: str = ""
     schedule: tuple[Entry, ...] = ()
     ignored: tuple[str, ...] = ()  # keys without a meaning here
+    http: Exporter = Exporter()
+    status: str = ""
+    keeping: Keeping = Keeping()
 
 
 def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
@@ -98,6 +122,9 @@ def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
         control=reader.directory("control", os.path.join(run, "control")),
         profile=reader.text("profile", ""),
         schedule=_schedule(reader),
+        http=_exporter(reader),
+        status=reader.directory("status", os.path.join(run, "status")),
+        keeping=_keeping(reader),
         ignored=tuple(sorted(key for key in given if key not in reader.known)),
     )
     if reader.problems:
@@ -108,11 +135,7 @@ def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
 
 
 def _link(reader: _Reader) -> Link:
-    given = reader.get("p2p", {})
-    if not isinstance(given, dict):
-        reader.wrong("p2p", "is not an object")
-        return Link()
-    inner = _Reader(given, "p2p.", reader.problems)
+    inner = reader.object("p2p")
     mode = inner.text("mode", "light")
     if mode not in ("light", "full"):
         inner.wrong("mode", "is neither light nor full")
@@ -121,11 +144,35 @@ def _link(reader: _Reader) -> Link:
         inner.wrong("listen", "is not tcp://ADDRESS:PORT")
     if mode == "full" and not listen:
         inner.wrong("listen", "is missing: a full node listens")
-    heartbeat = inner.get("heartbeat", Link().heartbeat)
-    if type(heartbeat) not in (int, float) or not HEARTBEATS[0] <= heartbeat <= HEARTBEATS[1]:
-        inner.wrong("heartbeat", f"is not a number of seconds from {HEARTBEATS[0]:g} to {HEARTBEATS[1]:g}")
-        heartbeat = Link().heartbeat
-    return Link(mode, listen or None, _peers(inner, needs_endpoint=mode == "light"), float(heartbeat))
+    heartbeat = inner.seconds("heartbeat", HEARTBEATS, Link().heartbeat)
+    return Link(mode, listen or None, _peers(inner, needs_endpoint=mode == "light"), heartbeat)
+
+
+def _exporter(reader: _Reader) -> Exporter:
+    inner = reader.object("http")
+    address = inner.text("address", Exporter().address)
+    if not _is_address(address):
+        inner.wrong("address", "is not an IP address")
+    return Exporter(address, inner.number("port", 0, 65_535, Exporter().port))  # 0: any, for tests
+
+
+def _is_address(text: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, text)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
+
+
+def _keeping(reader: _Reader) -> Keeping:
+    inner, default = reader.object("analytics"), Keeping()
+    return Keeping(
+        inner.seconds("interval", INTERVALS, default.interval),
+        inner.seconds("flush", INTERVALS, default.flush),
+        inner.number("max_bytes", LEAST_KEPT, 2**63, default.max_bytes),
+    )
 
 
 def _schedule(reader: _Reader) -> tuple[Entry, ...]:
@@ -245,6 +292,20 @@ class _Reader:
             self.wrong(key, "is not an absolute path")
         return value
 
+    def object(self, key: str) -> _Reader:
+        value = self.get(key, {})
+        if not isinstance(value, dict):
+            self.wrong(key, "is not an object")
+            value = {}
+        return _Reader(value, f"{self.path}{key}.", self.problems)
+
+    def seconds(self, key: str, bounds: tuple[float, float], default: float) -> float:
+        value = self.get(key, default)
+        if type(value) in (int, float) and bounds[0] <= value <= bounds[1]:
+            return float(value)
+        self.wrong(key, f"is not a number of seconds from {bounds[0]:g} to {bounds[1]:g}")
+        return default
+
     def whole(self, key: str, low: int, high: int) -> int | None:
         value = self.get(key)
         if value is None:
@@ -253,6 +314,10 @@ class _Reader:
             return value
         self.wrong(key, f"is not a whole number from {low} to {high}")
         return None
+
+    def number(self, key: str, low: int, high: int, default: int) -> int:
+        value = self.whole(key, low, high)
+        return default if value is None else value
 
     def flag(self, key: str) -> bool:
         value = self.get(key, False)

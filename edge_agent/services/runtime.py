@@ -98,16 +98,17 @@ class Runtime:
 
     # -- for services
 
-    def watch(self, socket: transport.Socket, call: Callable[[], None]) -> None:
-        """Call ``call`` whenever ``socket`` has something to read."""
+    def watch(self, socket: transport.Socket | int, call: Callable[[], None]) -> None:
+        """Call ``call`` whenever ``socket``, or a descriptor, has something to read."""
         self._calls[socket] = call
         self._poller.register(socket, zmq.POLLIN)
 
-    def forget(self, socket: transport.Socket) -> None:
-        """Close ``socket``, dropping what it has not sent."""
+    def forget(self, socket: transport.Socket | int) -> None:
+        """Close ``socket``, dropping what it has not sent; a descriptor is left to its owner."""
         if self._calls.pop(socket, None) is not None:
             self._poller.unregister(socket)
-        socket.close(linger=0)
+        if not isinstance(socket, int):
+            socket.close(linger=0)
 
     def curve_key(self, file: str) -> transport.Key:
         """The CURVE key pair in ``file`` of the service's directory, made at first use. Raises StartError."""
