@@ -65,14 +65,24 @@ class Gate:
 
     def __init__(self, context: Context) -> None:
         self._rules: dict[str, Callable[[zap.Query], str | None]] = {}
-        self.refused = 0
+        self.refused: dict[str, int] = {}  # handshakes, by domain
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.bind(ZAP_ENDPOINT)
 
     def rule(self, domain: str, rule: Callable[[zap.Query], str | None]) -> None:
-        """Let ``rule`` decide for ``domain``: the name by which the peer is known from now on, or None to refuse it."""
-        self._rules[domain] = rule
+        """Let ``rule`` decide for ``domain``: the name by which the peer is known from now on, or None to refuse it.
+
+        Raises TransportError for an empty domain, which libzmq does not ask about, and for one that has a rule: two
+        sockets of one domain would let in each other's peers.
+        """
+        if not domain or domain in self._rules:
+            raise TransportError(f"cannot authenticate peers: domain {domain!r} is empty or taken; fix: another name")
+        self._rules[domain], self.refused[domain] = rule, 0
+
+    def domains(self) -> set[str]:
+        """Those that have a rule."""
+        return set(self._rules)
 
     def serve(self) -> None:
         """Answer what waits."""
@@ -82,10 +92,13 @@ class Gate:
                 query = zap.parse(request)
             except zap.ZapError:
                 user, number = None, request[1] if len(request) > 1 else b""
+                domain = request[2].decode("utf-8", "replace") if len(request) > 2 else ""  # our socket's
             else:
-                rule = self._rules.get(query.domain)
-                user, number = (rule(query) if rule else None), query.request
-            self.refused += user is None
+                domain, number = query.domain, query.request
+                rule = self._rules.get(domain)
+                user = rule(query) if rule else None
+            if user is None:
+                self.refused[domain] = self.refused.get(domain, 0) + 1
             send(self.socket, [*envelope, *zap.answer(number, user)])
 
 
