@@ -68,7 +68,7 @@ class _Families:
 
 
 def metrics(status: Mapping[str, Any]) -> list[Metric]:
-    """Families of the agent, its budget, and each service by the label ``service``. ``status``: as the agent sends it."""
+    """Families of the agent, its budget, and each service by the label ``service``."""
     found = _Families()
     agent = _map(status, "agent")
     told = {"version": _text(agent, "version"), "profile": _text(status, "profile")}
@@ -111,7 +111,9 @@ def _service(found: _Families, name: str, service: Mapping[str, Any]) -> None:
         found.put(f"service_{family}", COUNTER, about, counts.get(key, 0), service=name)
     for level in KILLERS:
         about = "Kills for lack of memory by whose it was: its own limit's, all services', the machine's."
-        found.put("service_oom_kills_total", COUNTER, about, counts.get(f"killed-{level}", 0), service=name, level=level)
+        found.put(
+            "service_oom_kills_total", COUNTER, about, counts.get(f"killed-{level}", 0), service=name, level=level
+        )
     for resource, report in _map(service, "enforcement").items():
         if isinstance(resource, str) and isinstance(report, dict):
             about = "1: this is how its limit is kept."

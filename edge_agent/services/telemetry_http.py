@@ -255,6 +255,7 @@ def _listen(address: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise StartError(
-            f"cannot listen on {address} port {port}: {error.strerror}; fix: another port, or end what uses it (ss -ltnp)"
+            f"cannot listen on {address} port {port}: {error.strerror}; "
+            "fix: another port, or end what uses it (ss -ltnp)"
         ) from error
     return sock
