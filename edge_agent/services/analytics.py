@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 POINTS = 400  # in one answer
 ROWS = 6000  # read for one answer
-SERIES = 64  # in one answer
+SERIES = 24  # in one answer, so that it stays below the bound of values in a message
 MAX_STEP = 32 * 86_400  # seconds
 LATEST = 2**40  # unix seconds
 AGAIN = 60.0  # seconds until a write that failed is tried again
@@ -221,7 +221,8 @@ class Analytics(Service):
 
     def _record(self, request: Request) -> Message:
         message = request.message
-        metric, kind, value = message.get("metric"), message.get("kind", GAUGE), message.get("value")
+        metric, kind = message.get("metric"), message.get("kind", GAUGE)
+        value: Any = message.get("value")
         if not isinstance(metric, str) or not is_name(metric):
             raise RefusedError("bad-request", "metric is no name", "use letters, digits and _")
         if kind not in (COUNTER, GAUGE):
