@@ -239,12 +239,19 @@ def user(frame: zmq.Frame) -> str:
 
 def send(socket: Socket, parts: list[bytes]) -> bool:
     """Send without waiting; False when the peer is gone or does not read."""
-    try:
-        socket.send_multipart(parts, zmq.NOBLOCK)
-    except zmq.ZMQError as error:
-        if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-            return False
-        raise
+    for again in (True, False):
+        try:
+            socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EAGAIN and again:
+                # A sender looks for news of its reader once a millisecond (libzmq, socket_base.cpp, max_command_delay):
+                # after QUEUE quick messages the queue only seems full. Asking for events looks now.
+                socket.getsockopt(zmq.EVENTS)
+                continue
+            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                return False
+            raise
+        break
     return True
 
 
