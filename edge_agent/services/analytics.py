@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 POINTS = 400  # in one answer
-ROWS = 6000  # read for one answer
+LOOKS = 6000  # at buckets, for one answer: a tenth of a second
 SERIES = 24  # in one answer, so that it stays below the bound of values in a message
-MAX_STEP = 32 * 86_400  # seconds
+MAX_STEP = 7 * 86_400  # seconds
 LATEST = 2**40  # unix seconds
 AGAIN = 60.0  # seconds until a write that failed is tried again
 UNWRITTEN = 100_000  # rows that wait for the disk
@@ -295,34 +295,56 @@ class Analytics(Service):
         step = max(tier, wanted // tier * tier)
         begin = begin // step * step
         answer: Message = {"step": step, "series": [], "after": None}
-        points, rows = POINTS, ROWS
-        for each in self.store.find(metric, _labels(request), last - 1, SERIES):
+        points, looks = POINTS, LOOKS
+        asked = self.store.find(metric, _labels(request), last - 1, SERIES)
+        for each in asked:
             start = max(begin, since) if each.ident == last else begin
-            most = min(end, start + min(points, max(1, rows * tier // step)) * step)
-            found = buckets.merged(self._rows_of(each.ident, tier, start, most), step)
+            found, looked, stop = self._points(each.ident, (tier, step), (start, end), points, looks)
             points -= len(found)
-            rows -= (most - start) // tier
-            if found or most >= end:
+            looks -= looked
+            if found:
                 answer["series"].append({**_named(each), **_columns(found)})
-            if most < end:
-                answer["after"] = [each.ident, most]
+            if stop < end:
+                answer["after"] = [each.ident, stop]
                 break
-            if points <= 0 or rows <= 0:
+            if points <= 0 or looks <= 0:
                 answer["after"] = [each.ident + 1, 0]
                 break
-            if len(answer["series"]) == SERIES:
-                answer["after"] = [each.ident + 1, 0]
+        else:
+            answer["after"] = None if len(asked) < SERIES else [asked[-1].ident + 1, 0]
         return answer
 
-    def _rows_of(self, series: int, tier: int, begin: int, end: int) -> list[buckets.Row]:
-        """From the disk, and from what is not on it yet."""
-        rows = list(self.store.rows(tier, series, begin, end))
-        waiting = [row for row in self._rows if row.series == series and row.step == tier]
+    def _points(
+        self, series: int, steps: tuple[int, int], span: tuple[int, int], most: int, looks: int
+    ) -> tuple[list[tuple[int, buckets.Rollup]], int, int]:
+        """Points of (tier, step) in [begin, end), how many buckets were looked at, and where they stop.
+
+        From the disk, and from what is not on it yet. A point is never in part.
+        """
+        (tier, step), (begin, end) = steps, span
+        rows: list[buckets.Row] = []
+        looked, filled, current, stop = 0, 0, -1, end
+        for start, rollup in self.store.rows(tier, series, begin, end):
+            point = start // step * step
+            if point != current and (looked >= looks or filled > most):
+                stop = point
+                break
+            looked, current = looked + 1, point
+            if rollup is not None:
+                filled += not rows or rows[-1].start // step != start // step
+                rows.append(buckets.Row(tier, start, series, rollup))
+        rows += (row for row in self._waiting(series, tier) if begin <= row.start < stop)
+        found = buckets.merged(rows, step)
+        if len(found) > most:
+            stop = found[most][0]
+        return found[:most], looked, stop
+
+    def _waiting(self, series: int, tier: int) -> list[buckets.Row]:
         offset = buckets.offset(self._wall(), self._steady())
         if offset is None:
             offset = self._wall() - self._steady()
-        waiting += self._held.rows(offset, (tier,), series)
-        return rows + [row for row in waiting if begin <= row.start < end]
+        refused = [row for row in self._rows if row.series == series and row.step == tier]
+        return refused + self._held.rows(offset, (tier,), series)
 
     def _say(self, about: str, text: str) -> None:
         """Once, until it is over."""

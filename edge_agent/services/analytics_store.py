@@ -43,7 +43,7 @@ LOOK = """
         UNION ALL
         SELECT (SELECT min(start) FROM rollup WHERE step = ?1 AND start > at) FROM grid WHERE at < ?3
     )
-    SELECT start, number, total, low, high, last FROM grid CROSS JOIN rollup
+    SELECT at, number, total, low, high, last FROM grid LEFT JOIN rollup
     ON step = ?1 AND start = at AND series = ?4 WHERE at < ?3
 """
 
@@ -210,10 +210,13 @@ class Store:
                 found[step] = (first, last)
         return found
 
-    def rows(self, step: int, series: int, begin: int, end: int) -> Iterator[Row]:
-        """Rollups of one series that start in [begin, end), by time: a look at each bucket, not at all its series."""
-        for start, *rollup in self._db.execute(LOOK, (step, begin, end, series)):
-            yield Row(step, start, series, Rollup(*rollup))
+    def rows(self, step: int, series: int, begin: int, end: int) -> Iterator[tuple[int, Rollup | None]]:
+        """Each bucket of a tier that starts in [begin, end), by time, and what of the series is in it.
+
+        One look each, whatever the number of series; the caller stops when it has seen enough.
+        """
+        for start, number, *rest in self._db.execute(LOOK, (step, begin, end, series)):
+            yield start, None if number is None else Rollup(number, *rest)
 
     def used(self) -> int:
         """Bytes of all its files."""

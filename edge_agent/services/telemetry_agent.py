@@ -55,7 +55,7 @@ class _Families:
     def __init__(self) -> None:
         self._found: dict[str, tuple[str, str, list[tuple[dict[str, str], float]]]] = {}
 
-    def put(self, name: str, kind: str, about: str, value: object, **labels: str) -> None:
+    def put(self, name: str, kind: str, about: str, value: object, /, **labels: str) -> None:
         """One sample, unless the value is no number."""
         if isinstance(value, bool):
             value = int(value)
