@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.services.analytics_buckets import (
@@ -125,6 +125,7 @@ def test_without_coarser_data_the_finest_answers() -> None:
     assert tier(FINE, 0, dict.fromkeys(STEPS, NOON)) == FINE, "all begin together"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(-1e9, 1e9)), min_size=1, max_size=50), st.sampled_from(STEPS))
 def test_points_of_a_step_are_what_their_samples_are(samples: list[tuple[float, float]], factor: int) -> None:
     samples.sort()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.services import telemetry_agent, telemetry_machine
@@ -89,6 +89,7 @@ ANY = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_status_of_another_release_raises_nothing(data: st.DataObject) -> None:
     status = {key: data.draw(st.just(value) | ANY) for key, value in STATUS.items()}
