@@ -12,6 +12,7 @@ import zmq
 from zmq.utils import z85
 
 from . import zap
+from .guard import Guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,15 +58,23 @@ def context() -> Context:
     return made
 
 
+class Listener(zmq.Socket[bytes]):
+    """A listening socket, whose connections are guarded."""
+
+    guard: Guard | None = None
+
+
 class Gate:
     """Answers every handshake of the context's listening sockets; what no rule lets in is refused.
 
-    ``socket`` belongs in the poll loop; call ``serve`` when it is readable.
+    ``socket`` belongs in the poll loop, and so does ``guard.fd``; call ``serve`` and ``guard.look`` when they are
+    readable.
     """
 
     def __init__(self, context: Context) -> None:
         self._rules: dict[str, Callable[[zap.Query], str | None]] = {}
         self.refused: dict[str, int] = {}  # handshakes, by domain
+        self.guard = Guard(context)
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.bind(ZAP_ENDPOINT)
@@ -79,6 +88,21 @@ class Gate:
         if not domain or domain in self._rules:
             raise TransportError(f"cannot authenticate peers: domain {domain!r} is empty or taken; fix: another name")
         self._rules[domain], self.refused[domain] = rule, 0
+
+    def restrict(self, domain: str, welcome: Callable[[str], bool]) -> None:
+        """Of those whom the domain's rule lets in, only whoever is ``welcome`` now."""
+        rule = self._rules[domain]
+
+        def both(query: zap.Query) -> str | None:
+            user = rule(query)
+            return user if user is not None and welcome(user) else None
+
+        self._rules[domain] = both
+
+    def close(self) -> None:
+        """After its sockets."""
+        self.socket.close(linger=0)
+        self.guard.close()
 
     def domains(self) -> set[str]:
         """Those that have a rule."""
@@ -138,7 +162,9 @@ def groups_of(pid: int) -> frozenset[int]:
 
 def _listener(context: Context, gate: Gate, domain: str, rule: Callable[[zap.Query], str | None], limit: int) -> Socket:
     gate.rule(domain, rule)
-    socket = context.socket(zmq.ROUTER)
+    socket = context.socket(zmq.ROUTER, socket_class=Listener)
+    socket.guard = gate.guard
+    gate.guard.watch(socket, domain, limit, QUEUE)
     socket.linger = 0
     socket.set_hwm(QUEUE)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an unreachable peer is an error here, not silence
@@ -218,8 +244,7 @@ def connect(context: Context, endpoint: str, limit: int, curve: tuple[Key, str] 
 def receive(socket: Socket, most: int) -> list[zmq.Frame] | None:
     """One message of at most ``most`` parts; None when none waits. Of a longer one every part is read and dropped: [].
 
-    libzmq has the whole message in memory by then, whatever its number of parts: the process is bounded by its own
-    memory.max, and only peers that a Gate let in can send at all.
+    libzmq has the whole message in memory by then, whatever its number of parts; ``guard`` bounds it.
     """
     try:
         parts = [socket.recv(zmq.NOBLOCK, copy=False)]
@@ -229,12 +254,19 @@ def receive(socket: Socket, most: int) -> list[zmq.Frame] | None:
                 parts.append(part)
     except zmq.Again:
         return None
+    if isinstance(socket, Listener) and socket.guard is not None:
+        socket.guard.heard(connection(parts[-1]))
     return parts if len(parts) <= most else []
 
 
 def user(frame: zmq.Frame) -> str:
     """By which name the Gate let the sender of this frame in."""
     return str(frame.get("User-Id"))
+
+
+def connection(frame: zmq.Frame) -> int:
+    """The descriptor of the connection by which this frame came, for ``Guard.drop``."""
+    return frame.get(zmq.SRCFD)
 
 
 def send(socket: Socket, parts: list[bytes]) -> bool:

@@ -62,6 +62,7 @@ class Loop:
         try:
             self.watch(self._stop.fd, lambda: None)  # ``turn`` ends, and the loop looks at stop.asked
             self.watch(self.gate.socket, self._handshakes)
+            self.watch(self.gate.guard.fd, self.gate.guard.look)
             for runtime in self._runtimes:
                 runtime.open()
             paths = ", ".join(runtime.path for runtime in self._runtimes)
@@ -79,7 +80,7 @@ class Loop:
     def _close(self) -> None:
         for runtime in reversed(self._runtimes):
             runtime.close()
-        self.gate.socket.close(linger=0)
+        self.gate.close()
         self.context.destroy(linger=0)
         for runtime in self._runtimes:
             runtime.unlock()

@@ -7,9 +7,9 @@ import time
 
 from .. import __version__
 from ..peers import transport
-from . import directory, keyfile, metrics, requests
-from .errors import StartError
-from .log import DEBUG, log, wanted
+from . import directory, keyfile, metrics, rates, requests
+from .errors import RefusedError, StartError
+from .log import DEBUG, WARNING, log, wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ class Service:
 
     name = ""
     request_limit = 64 * 1024  # bytes of one request
+    rate = (
+        rates.Rate()
+    )  # of each client of the port; on the local socket, whose clients are let in by their group, none
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -78,6 +81,7 @@ class Runtime:
         self._operations: dict[str, requests.Operation] = {}
         self._since = self.now()
         self._answered = self._refused = 0
+        self._rates = rates.Rates(service.rate)
         self._lock = -1
 
     # -- for services
@@ -122,14 +126,15 @@ class Runtime:
         self._serve(transport.listen_local(self.context, self.gate, self.path, f"{name}.local", limit))
         if options.port is not None:
             key, endpoint, clients = self.curve_key("curve.key"), f"tcp://127.0.0.1:{options.port}", options.clients
-            self._serve(
-                transport.listen_curve(self.context, self.gate, endpoint, key, clients, f"{name}.clients", limit)
-            )
+            domain = f"{name}.clients"
+            socket = transport.listen_curve(self.context, self.gate, endpoint, key, clients, domain, limit)
+            self.gate.restrict(domain, lambda user: self._rates.welcome(user, self.now()))
+            self._serve(socket, self._rates)
             log(name, f"answers {len(clients)} client keys on {endpoint}; its own key is {key.public}")
 
-    def _serve(self, socket: transport.Socket) -> None:
+    def _serve(self, socket: transport.Socket, bounded: rates.Rates | None = None) -> None:
         self._sockets.append(socket)
-        self.watch(socket, lambda: self._requests(socket))
+        self.watch(socket, lambda: self._requests(socket, bounded))
 
     def close(self) -> None:
         """Let go of all but the lock."""
@@ -149,19 +154,30 @@ class Runtime:
 
     # -- requests
 
-    def _requests(self, socket: transport.Socket) -> None:
+    def _requests(self, socket: transport.Socket, bounded: rates.Rates | None) -> None:
         for parts in transport.drain(socket, BATCH, 2):
             if len(parts) != 2:
                 self._refused += 1  # not of this protocol: no answer
                 continue
-            route = parts[0].bytes
+            route, data, sender = parts[0].bytes, parts[1].bytes, transport.user(parts[1])
+            admitted = bounded.admit(sender, len(data), self.now()) if bounded else rates.OK
+            if admitted == rates.CUT:
+                self._refused += 1
+                self.gate.guard.drop(transport.connection(parts[1]))
+                log(self.service.name, f"{sender} is cut off for {rates.PAUSE:g} s: over its rate", WARNING)
+                continue
 
             def send(data: bytes, route: bytes = route) -> None:
                 transport.send(socket, [route, data])
 
-            limit, sender = self.service.request_limit, transport.user(parts[1])
-            request = requests.parse(parts[1].bytes, limit, sender, send)
-            done = request is not None and requests.perform(request, self._operations)
+            request = requests.parse(data, self.service.request_limit, sender, send)
+            if request is None:
+                done = False
+            elif admitted == rates.BUSY:
+                request.fail(RefusedError("busy", "more requests or bytes than this peer may send", "wait, then ask"))
+                done = False
+            else:
+                done = requests.perform(request, self._operations)
             self._answered += done
             self._refused += not done
             if wanted(DEBUG):
@@ -198,6 +214,15 @@ class Runtime:
                 "service_handshakes_refused_total",
                 "Connections that were not let in: a key, a user or a mechanism that is not allowed.",
                 self._handshakes_refused(),
+            ),
+        ]
+        counts = [self.gate.guard.counts(domain) for domain in self._domains]
+        told += [
+            metrics.gauge("service_connections", "Connections that are open.", sum(each[0] for each in counts)),
+            metrics.counter(
+                "service_connections_dropped_total",
+                "Connections that were ended: over their rate, or bytes without a message.",
+                sum(each[1] for each in counts),
             ),
         ]
         pss = metrics.own_pss()
