@@ -129,6 +129,26 @@ def test_whatever_services_say_the_page_is_well_formed(answers: list[tuple[str, 
     assert sum(len(family.samples) for family in found) == len(page)
 
 
+def test_many_mutations_and_one_declared_error_each() -> None:
+    """Without a framework, so that a million take minutes."""
+    chance = random.Random(EXAMPLES)
+    kinds = ("flip", "drop", "insert", "double")
+    seeds = [*((each, parse) for each in REQUESTS), *((each, _answer) for each in ANSWERS), (_page(), unpack_page)]
+    for number in range(EXAMPLES):
+        for seed, read in seeds:
+            edits = [
+                (chance.choice(kinds), chance.randrange(2**16), chance.randrange(256)) for _ in range(1 + number % 8)
+            ]
+            with contextlib.suppress(WireError if read is not parse else HttpError):
+                read(mutate(seed, edits))
+
+
+def _answer(data: bytes) -> None:
+    page = Page()
+    page.add_sent(unpack(data, 256 * 1024, 16_384).get("metrics"), "hostile")
+    render(page, OPENMETRICS)
+
+
 def test_hostile_bytes_cost_no_more_than_they_are() -> None:
     chance = random.Random(7)
     arrays = b"\x81\xa8families\xdc\x40\x00" + b"\x94" * 100_000
