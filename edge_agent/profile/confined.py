@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from .. import model
+from ..callers import USER
 from ..text import CAPABILITIES
 from .directories import Directories
 from .sandbox import DAC_READ_SEARCH, Sandbox, inside
 from .service import Service
 from .system import Account, System
 from .tree import Path
-
-USER = "edge-agent-{}"
-"""The system user of a bundled service; the packages make them."""
 
 
 class Confined:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
+from ..callers import EMBEDDED
 from ..demand import Amount, Demand
 from ..model import Limits, Service
 from . import service as sections
 from .program import OPTIONS
 
-NAME = "embedded"
+NAME = EMBEDDED
 SAME = (
     *("user", "group", "environment", "working_directory", "sandbox", "rlimits", "restart_policy", "health", "log"),
     *("stop_signal", "nice", "io_priority", "scheduler", "freeze"),

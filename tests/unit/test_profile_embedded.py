@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from edge_agent.callers import CALLS, may_ask
 from edge_agent.demand import Demand
-from edge_agent.profile.calls import CALLS
 from edge_agent.profile.service import DEFAULT_IMPORTANCE
 from tests.unit.profiles import load_text, problems
 
@@ -119,3 +119,25 @@ def test_who_is_off_is_not_called_and_who_shares_a_process_needs_no_group() -> N
 def test_the_table_names_bundled_services_only() -> None:
     named = set(CALLS) | {callee for callees in CALLS.values() for callee in callees}
     assert named <= set(DEFAULT_IMPORTANCE)
+
+
+@pytest.mark.parametrize(
+    ("user", "callee", "op", "may"),
+    [
+        ("edge-agent-storage", "node", "fetch", True),
+        ("edge-agent-node", "identity", "sign", False),
+        ("edge-agent-node", "identity", "token", False),
+        ("edge-agent-node", "storage", "delete", False),
+        ("edge-agent-node", "storage", "get", True),
+        ("edge-agent-telemetry", "ledger", "metrics", True),
+        ("edge-agent-telemetry", "ledger", "append", False),
+        ("edge-agent-identity", "storage", "get", False),
+        ("edge-agent-embedded", "identity", "enrol", True),
+        ("edge-agent-embedded", "identity", "sign", False),
+        ("edge-agent-", "identity", "sign", False),
+        ("edge-agent-node-", "storage", "get", False),
+        ("mary", "identity", "sign", True),  # whom the administrator has put into the group
+    ],
+)
+def test_a_service_may_ask_for_what_is_written_down(user: str, callee: str, op: str, may: bool) -> None:
+    assert may_ask(user, callee, op) is may
