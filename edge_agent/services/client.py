@@ -288,6 +288,60 @@ class Ledger(Client):
         return count
 
 
+class Telemetry(Client):
+    """What everything on this node measures."""
+
+    service = "telemetry"
+
+    def gathered(self) -> bytes:
+        """The page, at most a second old, for ``telemetry_text.unpack_page``."""
+        page: bytes = self.ask("gathered")["page"]
+        return page
+
+
+class Analytics(Client):
+    """What was measured, in buckets of time."""
+
+    service = "analytics"
+
+    def record(self, metric: str, value: float, kind: str = "gauge", **labels: str) -> None:
+        """One sample of the caller's own. ``kind``: counter | gauge."""
+        self.ask("record", metric=metric, value=value, kind=kind, labels=labels)
+
+    def flush(self) -> None:
+        """Have what is held in memory written now."""
+        self.ask("flush")
+
+    def series(self, metric: str = "", **labels: str) -> Iterator[Message]:
+        """{metric, labels, kind} of each series with these labels and perhaps others."""
+        for answer in self._pages("series", metric=metric, labels=labels):
+            yield from answer["series"]
+
+    def query(self, metric: str, begin: int, end: int, step: int, **labels: str) -> list[Message]:
+        """{metric, labels, kind, step, times, number, total, low, high, last} of each series, times in [begin, end).
+
+        Times are unix seconds; ``step`` is the length of a bucket in seconds, perhaps another than the one asked for.
+        """
+        found: list[Message] = []
+        for answer in self._pages("query", metric=metric, labels=labels, to=end, step=step, **{"from": begin}):
+            for part in answer["series"]:
+                same = found and found[-1]["labels"] == part["labels"] and found[-1]["step"] == answer["step"]
+                if same:
+                    for column in ("times", "number", "total", "low", "high", "last"):
+                        found[-1][column] += part[column]
+                else:
+                    found.append({**part, "step": answer["step"]})
+        return found
+
+    def _pages(self, op: str, **arguments: Any) -> Iterator[Message]:
+        answer = self.ask(op, **arguments)
+        while True:
+            yield answer
+            if answer["after"] is None:
+                return
+            answer = self.ask(op, **arguments, after=answer["after"])
+
+
 class Node(Client):
     """The link to other nodes. A light node asks its full peers for what is not here: give it half a minute."""
 

@@ -96,10 +96,11 @@ class Runtime:
         """Do not look at it any more; its owner closes it."""
         self._loop.forget(descriptor)
 
-    def forget(self, socket: transport.Socket) -> None:
-        """Close ``socket``, dropping what it has not sent."""
+    def forget(self, socket: transport.Socket | int) -> None:
+        """Close ``socket``, dropping what it has not sent; a descriptor is left to its owner."""
         self._loop.forget(socket)
-        socket.close(linger=0)
+        if not isinstance(socket, int):
+            socket.close(linger=0)
 
     def curve_key(self, file: str) -> transport.Key:
         """The CURVE key pair in ``file`` of the service's directory, made at first use. Raises StartError.
