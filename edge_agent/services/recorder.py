@@ -159,5 +159,6 @@ class Recorder:
             fix = "none, it is tried again"
             if isinstance(error, AgentError) and error.code == "permission":
                 fix = "let the ledger's user into the control group (EDGE_AGENT_CONTROL_GROUP), or write record: false"
-            log("ledger", f"does not follow the agent's events: {error.args[0]}; fix: {fix}", WARNING)
+            why = error.why if isinstance(error, AgentError) else f"none listens at {error}"
+            log("ledger", f"does not follow the agent's events: {why}; fix: {fix}", WARNING)
         self.close()
