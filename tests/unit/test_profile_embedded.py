@@ -111,7 +111,7 @@ def test_the_group_is_that_under_which_the_other_runs() -> None:
 
 
 def test_who_is_off_is_not_called_and_who_shares_a_process_needs_no_group() -> None:
-    assert set(demands("services: {storage: {enabled: false}, node: {}}")["node"].service.groups) == {7, 901}
+    assert set(demands("services: {storage: {enabled: false}, node: {}}")["node"].service.groups) == {7}
     text = "services: {storage: {mode: embedded}, node: {mode: embedded}, identity: {}}"
     assert set(demands(text)["embedded"].service.groups) == {7, 901}
 
