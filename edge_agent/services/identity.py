@@ -83,12 +83,10 @@ class Identity(Service):
         self._calm = self._due = time.monotonic()
         if self.options.port is not None:
             runtime.curve_key("curve.key")
-            document = self._store.document
-            keys = next(iter(runtime.curve_keys.values()))
             try:
-                self._store.change(rotation.enrol(document, self.name, keys, document.issued))
-            except (rotation.RotationError, documents.DocumentError) as error:
-                raise StartError(f"cannot publish its CURVE key: {error}") from error
+                self._publish(self.name, next(iter(runtime.curve_keys.values())))
+            except RefusedError as error:
+                log(self.name, f"its CURVE key is not in the identity document: {error}", WARNING)
 
     def operations(self) -> Mapping[str, Operation]:
         """As listed above."""
@@ -274,16 +272,19 @@ class Identity(Service):
         keys = request.message.get("keys")
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise RefusedError("bad-request", "keys is not a list of text")
-        issued = self._issued_at(self._time())
+        self._publish(service, tuple(keys))
+        return self._document()
+
+    def _publish(self, service: str, keys: tuple[str, ...]) -> None:
+        """The CURVE keys of a service, in the document. Raises RefusedError."""
         try:
-            document = rotation.enrol(self._store.document, service, tuple(keys), issued)
+            document = rotation.enrol(self._store.document, service, keys, self._issued_at(self._time()))
             if document is not self._store.document:
                 self._store.change(document)
         except (rotation.RotationError, documents.DocumentError) as error:
             raise _refused(error) from error
         except StartError as error:
             raise RefusedError("failed", str(error)) from error
-        return self._document()
 
     def _change(self, changed: Callable[[jws.Signer], documents.Document]) -> Message:
         """What ``changed`` makes of the document and a fresh key, on disk."""

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_agent.services import documents, jws, keyfile, rotation, tokens
+from edge_agent.peers.wire import pack
+from edge_agent.services import documents, enrolment, jws, keyfile, rotation, tokens
 from edge_agent.services.challenges import Challenges
 from edge_agent.services.errors import StartError
 from edge_agent.services.sealing import NONCE, Sealing
@@ -128,6 +129,21 @@ def test_documents_with_other_content() -> None:
     value = json.loads(seed)
     runs(lambda chance: take_document(signed(mutated(seed, chance), documents.TYP, SIGNERS[1])))
     runs(lambda chance: take_document(signed(json.dumps(bent(value, chance)).encode(), documents.TYP, SIGNERS[1])))
+
+
+def test_answers_to_an_enrolment() -> None:
+    seeds = [
+        pack({"v": 1, "id": 1, "ok": True, "document": "x" * 99}),
+        pack({"v": 1, "id": 1, "ok": False, "error": {"code": "revoked", "why": "it is", "fix": "so"}}),
+    ]
+
+    def take(chance: random.Random) -> None:
+        said = enrolment.refusal(mutated(chance.choice(seeds), chance))
+        assert isinstance(said, str)
+
+    runs(take)
+    assert enrolment.refusal(seeds[0]) == ""
+    assert enrolment.refusal(seeds[1]) == "it is; fix: so"
 
 
 def test_challenges() -> None:

@@ -245,7 +245,16 @@ def test_the_port_of_identity_itself_is_in_the_document(start: Start) -> None:
     service = start(port=free_port())
     with call(service) as identity:
         document = documents.parse(identity.document())
-    assert f"its own key is {document.services['identity'][0]}" in service.log.read_text()
+    key = document.services["identity"][0]
+    assert f"its own key is {key}" in service.log.read_text()
+    service.stop()
+    again = start(port=free_port())
+    with call(again) as identity:
+        assert documents.parse(identity.document()) == document, "a start by itself changes nothing"
+        identity.revoke(key)
+    again.stop()
+    last = start(port=free_port())  # it runs all the same
+    assert "a key of identity is revoked; fix: edge-agent identity rotate --service identity" in last.log.read_text()
 
 
 def test_a_service_without_identity_beside_it_starts_all_the_same(base: Path) -> None:

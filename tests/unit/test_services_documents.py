@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_agent.services import documents, jws, rotation
+from edge_agent.services import documents, jws, rotation, tokens
 from edge_agent.services.documents import MAX_CHAIN, MAX_PREVIOUS, MAX_REVOKED, Document, DocumentError, Previous
 from edge_agent.services.jws import Signer
 from edge_agent.services.rotation import RotationError
-from edge_agent.services.tokens import Clock
+from edge_agent.services.tokens import Claims, Clock
 
+FIXTURES = Path(__file__).parents[1] / "fixtures/identity"
+NOW = 1_800_000_000
 SIGNERS = [Signer(bytes([number]) * 32) for number in range(60)]
 FIRST = rotation.begin("here", SIGNERS[0], SIGNERS[1], 1000)
 CURVE = [letter * 40 for letter in "abcdefgh"]
@@ -208,3 +211,28 @@ def test_a_token_is_no_document_whoever_signed_it() -> None:
         documents.parse(jws.sign(payload, "JWT", SIGNERS[0]))
     with pytest.raises(DocumentError, match="version 1"):
         documents.parse(jws.sign({**payload, "v": 2}, documents.TYP, SIGNERS[0]))
+
+
+# -- releases read each other
+
+
+def test_what_the_first_release_wrote_is_read_and_written_the_same() -> None:
+    text = (FIXTURES / "document-1").read_text().strip()
+    document = rotation.enrol(
+        rotation.begin("here", SIGNERS[0], SIGNERS[1], NOW), "node", (CURVE[0], CURVE[1]), NOW + 1
+    )
+    document = rotation.rotate(document, SIGNERS[1], SIGNERS[2], NOW + 86_400, NOW + 2)
+    lost = jws.encode(SIGNERS[2].key)
+    document = rotation.revoke(document, lost, "lost", SIGNERS[1], SIGNERS[2], SIGNERS[3], NOW + 3)
+    assert documents.parse(text) == document
+    assert documents.write(document, SIGNERS[1]) == text
+    claims = Claims("here", "camera", "storage", "read write", NOW, NOW + 300, "1", "nonce", "boot", 7)
+    token = (FIXTURES / "token-1").read_text().strip()
+    assert tokens.verify(token, document.issuer(Clock(0.0)), "storage", Clock(0.0), {"nonce": 1.0}.get) == claims
+    assert tokens.issue(claims, SIGNERS[1]) == token
+
+
+def test_what_a_later_release_adds_is_ignored() -> None:
+    payload = jws.read(jws.split(documents.write(FIRST, SIGNERS[0]), documents.TYP, 9999).payload, 9999)
+    more = {**payload, "later": {"a": [1]}, "chain": [{**each, "later": 1} for each in payload["chain"]]}
+    assert documents.parse(jws.sign(more, documents.TYP, SIGNERS[0])) == FIRST
