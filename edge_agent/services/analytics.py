@@ -21,16 +21,15 @@ import os
 import sqlite3
 import time
 
-from ..peers import transport
-from ..peers.wire import PROTOCOL, WireError, pack, unpack
 from . import analytics_buckets as buckets
-from .analytics_store import FullError, Series, Store
+from . import analytics_query
+from .analytics_source import Source
+from .analytics_store import FullError, Store
 from .errors import RefusedError, StartError
 from .log import WARNING, log
 from .metrics import COUNTER, GAUGE, Metric, counter, gauge
 from .runtime import Service
-from .telemetry_gather import find
-from .telemetry_text import MAX_LABELS, MAX_PACKED, MAX_VALUE, is_name, unpack_page
+from .telemetry_text import is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,14 +41,8 @@ if TYPE_CHECKING:
     from .requests import Operation, Request
     from .runtime import Runtime
 
-POINTS = 400  # in one answer
-LOOKS = 6000  # at buckets, for one answer: a tenth of a second
-SERIES = 24  # in one answer, so that it stays below the bound of values in a message
-MAX_STEP = 7 * 86_400  # seconds
-LATEST = 2**40  # unix seconds
 AGAIN = 60.0  # seconds until a write that failed is tried again
-UNWRITTEN = 100_000  # rows that wait for the disk
-SOURCE = "telemetry.sock"
+UNWRITTEN = 30_000  # rows that wait for a disk that refuses them: some 10 MiB
 
 
 class Analytics(Service):
@@ -70,12 +63,10 @@ class Analytics(Service):
         self._wall, self._steady = wall, steady
         self._held = buckets.Held()
         self._rows: list[buckets.Row] = []  # rolled up, and refused by the disk so far
-        self._telemetry: tuple[str, transport.Socket] | None = None
-        self._sequence = 0
-        self._asked = False
+        self._source: Source | None = None
         self._lost = self._refused = self._sampled = self._written = 0
         self._next_sample = self._next_flush = 0.0
-        self._said: set[str] = set()
+        self._said = False  # that the disk refuses
 
     @property
     def store(self) -> Store:
@@ -96,13 +87,14 @@ class Analytics(Service):
             raise StartError(f"cannot use {self.options.data_dir}: {error}; fix: rights and space there") from error
         if self._store.removed:
             log(self.name, f"began anew, as the database could not be read: {self._store.removed}", WARNING)
+        self._source = Source(runtime, self.name, os.path.dirname(self.options.run_dir), self._gathered)
         now = runtime.now()
         self._next_sample, self._next_flush = now + min(1.0, self.options.keeping.interval), now + self._pause
 
     def close(self) -> None:
         """What is held is written."""
-        if self._telemetry is not None:
-            self._runtime.forget(self._telemetry[1])
+        if self._source is not None:
+            self._source.close()
         if self._store is None:
             return
         try:
@@ -121,9 +113,9 @@ class Analytics(Service):
 
     def tick(self, now: float) -> None:
         """It has come. What was slept through is not made up for."""
-        if self._next_sample <= now:
+        if self._next_sample <= now and self._source is not None:
             self._next_sample = max(self._next_sample + self.options.keeping.interval, now)
-            self._ask()
+            self._source.ask()
         if self._next_flush <= now:
             self._next_flush = now + self._pause
             self._try_flush()
@@ -152,53 +144,10 @@ class Analytics(Service):
 
     # -- in
 
-    def _ask(self) -> None:
-        """Ask telemetry for its page; the answer comes to ``_page``. A connection that did not answer is not kept."""
-        path = next((path for path in find(os.path.dirname(self.options.run_dir)) if path.endswith(f"/{SOURCE}")), "")
-        if self._telemetry is not None and (self._asked or self._telemetry[0] != path):
-            self._drop(f"telemetry does not answer on {self._telemetry[0]}")
-        if not path or not os.access(path, os.W_OK):
-            self._say("telemetry", "there is no telemetry service that may be asked: nothing but what is handed over")
-            return
-        if self._telemetry is None:
-            try:
-                socket = transport.connect(self._runtime.context, f"ipc://{path}", MAX_PACKED + 4096)
-            except transport.TransportError as error:
-                self._say("telemetry", str(error))
-                return
-            self._telemetry = (path, socket)
-            self._runtime.watch(socket, self._page)
-        self._sequence += 1
-        message = {"v": PROTOCOL, "id": self._sequence, "op": "gathered"}
-        if transport.send(self._telemetry[1], [pack(message)]):
-            self._asked = True
-        else:
-            self._drop("telemetry does not read")
-
-    def _page(self) -> None:
-        if self._telemetry is None:
-            return
-        for parts in transport.drain(self._telemetry[1], 4, 1):
-            try:
-                answer = unpack(parts[0].bytes if parts else b"", MAX_PACKED + 4096)
-                page = answer.get("page")
-                if answer.get("id") != self._sequence or not isinstance(page, bytes) or not self._asked:
-                    continue
-                families = unpack_page(page)
-            except WireError as error:
-                self._drop(f"the answer of telemetry is {error}")
-                return
-            self._asked = False
-            self._said.discard("telemetry")
-            for family in families:
-                for labels, value in family.samples:
-                    self._take(family.name, labels, family.kind, value)
-
-    def _drop(self, why: str) -> None:
-        self._say("telemetry", why)
-        if self._telemetry is not None:
-            self._runtime.forget(self._telemetry[1])
-        self._telemetry, self._asked = None, False
+    def _gathered(self, families: Sequence[Metric]) -> None:
+        for family in families:
+            for labels, value in family.samples:
+                self._take(family.name, labels, family.kind, value)
 
     def _take(self, metric: str, labels: Mapping[str, str], kind: str, value: float) -> bool:
         """Hold one sample; False when there is no room for its series."""
@@ -210,7 +159,7 @@ class Analytics(Service):
             self._refused += 1
             return False
         except (sqlite3.Error, OSError) as error:
-            self._say("disk", f"cannot name a series: {error}; fix: free the disk")
+            self._say(f"cannot name a series: {error}; fix: free the disk")
             self._refused += 1
             return False
         self._held.add(self._steady(), series, float(value), counter=kind == COUNTER)
@@ -231,7 +180,7 @@ class Analytics(Service):
             raise RefusedError("bad-request", "value is not a number")
         if kind == COUNTER and value < 0:
             raise RefusedError("bad-request", "a counter is not negative")
-        if not self._take(metric, _labels(request), kind, value):
+        if not self._take(metric, analytics_query.labels(request), kind, value):
             raise RefusedError("no-space", "there is no room for another series", "use fewer labels")
         return {}
 
@@ -247,9 +196,9 @@ class Analytics(Service):
     def _try_flush(self, *, at_once: bool = False) -> None:
         try:
             self._flush(at_once=at_once)
-            self._said.discard("disk")
+            self._said = False
         except (sqlite3.Error, OSError) as error:
-            self._say("disk", f"cannot write: {error}; fix: free the disk; it is tried again")
+            self._say(f"cannot write: {error}; fix: free the disk; it is tried again")
             self._next_flush = self._runtime.now() + AGAIN
 
     def _flush(self, *, at_once: bool = False) -> None:
@@ -277,107 +226,21 @@ class Analytics(Service):
     # -- out
 
     def _series(self, request: Request) -> Message:
-        metric = request.message.get("metric", "")
-        if not isinstance(metric, str):
-            raise RefusedError("bad-request", "metric is not text")
-        found = self.store.find(metric, _labels(request), request.whole("after", 0, 2**62, 0), SERIES)
-        after = found[-1].ident if len(found) == SERIES else None
-        return {"series": [_named(each) for each in found], "after": after}
+        return analytics_query.series(self.store, request)
 
     def _query(self, request: Request) -> Message:
-        metric = request.message.get("metric")
-        if not isinstance(metric, str) or not metric:
-            raise RefusedError("bad-request", "metric is missing")
-        begin, end = request.whole("from", 0, LATEST), request.whole("to", 0, LATEST)
-        wanted = request.whole("step", 1, MAX_STEP)
-        last, since = _after(request.message.get("after"))
-        tier = buckets.tier(wanted, begin, {step: span[0] for step, span in self.store.spans().items()})
-        step = max(tier, wanted // tier * tier)
-        begin = begin // step * step
-        answer: Message = {"step": step, "series": [], "after": None}
-        points, looks = POINTS, LOOKS
-        asked = self.store.find(metric, _labels(request), last - 1, SERIES)
-        for each in asked:
-            start = max(begin, since) if each.ident == last else begin
-            found, looked, stop = self._points(each.ident, (tier, step), (start, end), points, looks)
-            points -= len(found)
-            looks -= looked
-            if found:
-                answer["series"].append({**_named(each), **_columns(found)})
-            if stop < end:
-                answer["after"] = [each.ident, stop]
-                break
-            if points <= 0 or looks <= 0:
-                answer["after"] = [each.ident + 1, 0]
-                break
-        else:
-            answer["after"] = None if len(asked) < SERIES else [asked[-1].ident + 1, 0]
-        return answer
-
-    def _points(
-        self, series: int, steps: tuple[int, int], span: tuple[int, int], most: int, looks: int
-    ) -> tuple[list[tuple[int, buckets.Rollup]], int, int]:
-        """Points of (tier, step) in [begin, end), how many buckets were looked at, and where they stop.
-
-        From the disk, and from what is not on it yet. A point is never in part.
-        """
-        (tier, step), (begin, end) = steps, span
-        rows: list[buckets.Row] = []
-        looked, filled, current, stop = 0, 0, -1, end
-        for start, rollup in self.store.rows(tier, series, begin, end):
-            point = start // step * step
-            if point != current and (looked >= looks or filled > most):
-                stop = point
-                break
-            looked, current = looked + 1, point
-            if rollup is not None:
-                filled += not rows or rows[-1].start // step != start // step
-                rows.append(buckets.Row(tier, start, series, rollup))
-        rows += (row for row in self._waiting(series, tier) if begin <= row.start < stop)
-        found = buckets.merged(rows, step)
-        if len(found) > most:
-            stop = found[most][0]
-        return found[:most], looked, stop
+        return analytics_query.query(self.store, request, self._waiting)
 
     def _waiting(self, series: int, tier: int) -> list[buckets.Row]:
+        """What is not on the disk, by the clock as it is: what is held has no place yet."""
         offset = buckets.offset(self._wall(), self._steady())
         if offset is None:
             offset = self._wall() - self._steady()
         refused = [row for row in self._rows if row.series == series and row.step == tier]
         return refused + self._held.rows(offset, (tier,), series)
 
-    def _say(self, about: str, text: str) -> None:
+    def _say(self, text: str) -> None:
         """Once, until it is over."""
-        if about not in self._said:
-            self._said.add(about)
+        if not self._said:
+            self._said = True
             log(self.name, text, WARNING)
-
-
-def _labels(request: Request) -> dict[str, str]:
-    given = request.message.get("labels", {})
-    if not isinstance(given, dict) or len(given) > MAX_LABELS + 1:
-        raise RefusedError("bad-request", f"labels are not a map of at most {MAX_LABELS + 1}")
-    for name, value in given.items():
-        if not is_name(name) or not isinstance(value, str) or len(value) > MAX_VALUE:
-            raise RefusedError("bad-request", "labels are not names with short texts")
-    return given
-
-
-def _after(given: Any) -> tuple[int, int]:
-    """(series, time) to go on from."""
-    if given is None:
-        return 0, 0
-    if isinstance(given, list) and len(given) == 2 and all(type(each) is int and 0 <= each < 2**62 for each in given):
-        return given[0], given[1]
-    raise RefusedError("bad-request", "after is not what an answer had")
-
-
-def _named(series: Series) -> dict[str, Any]:
-    return {"metric": series.metric, "labels": dict(series.labels), "kind": series.kind}
-
-
-def _columns(points: list[tuple[int, buckets.Rollup]]) -> dict[str, Any]:
-    columns: dict[str, Any] = {"times": [start for start, _ in points]}
-    for position, name in enumerate(buckets.Rollup._fields):
-        columns[name] = [rollup[position] for _, rollup in points]
-    return columns

@@ -19,8 +19,8 @@ STEPS = (60, 900, 14_400)
 """Seconds of the buckets of each tier, finest first."""
 EPOCH = 1_735_689_600
 """2025-01-01: a clock that says less has not been set, as this program is younger."""
-MAX_HELD = 50_000
-"""Samples in memory, 32 bytes each; a change of this many does not wait for the next write."""
+MAX_HELD = 20_000
+"""Samples in memory, 32 bytes each, and ten times that while they are rolled up; so many do not wait any longer."""
 DAY = 86_400
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from edge_agent.peers.wire import MAX_ITEMS, pack, unpack
 from edge_agent.services import requests
-from edge_agent.services.analytics import LOOKS, POINTS, SERIES, Analytics
+from edge_agent.services.analytics import Analytics
 from edge_agent.services.analytics_buckets import EPOCH
+from edge_agent.services.analytics_query import LOOKS, POINTS, SERIES
 from edge_agent.services.analytics_store import Store
 from edge_agent.services.options import Keeping, Options
 
