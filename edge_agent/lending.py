@@ -27,6 +27,8 @@ from .looks import Look
 
 AT_LIMIT = 0.9
 """Share of its own cpu limit from which a service is taken to wait for that."""
+LITTLE = 8
+"""Part of what the one that waits for a disk moves itself; less than that does not keep it waiting."""
 BUSY = 0.9
 """Where stalls are not measured: share of the time the disk is busy from which who uses it is taken to wait for it."""
 
@@ -76,14 +78,16 @@ def _because(look: Look, resource: str, first: str, share: float) -> str:
 
 def _lenders(work: Work, resource: str, first: str) -> list[str]:
     """Whose loans can be called back: of cpu all that are left; of a disk, of which nobody has requested anything, the
-    first that moves much. Where stalls are not measured it is to blame only if it moves more than who waits."""
+    first that moves much. Who moves little beside the one that waits is not to blame for it; where stalls are not
+    measured, who does not move more."""
     look = work.look
     if resource == CPU:
+        half = [name for name in work.there if look.loads[name].cpu > work.own(CPU, name) < _more(work, CPU, name)]
         return sorted(
-            [*work.borrowers(CPU), *(name for name in work.there if _more(work, CPU, name) > work.own(CPU, name))],
-            key=lambda name: (work.importance[name], -look.loads[name].cpu, name),
+            [*work.borrowers(CPU), *half], key=lambda name: (work.importance[name], -look.loads[name].cpu, name)
         )
-    least = LEAST[IO] if look.psi or not first else max(LEAST[IO], look.loads[first].io)
+    beside = look.loads[first].io if first else 0
+    least = max(LEAST[IO], beside // LITTLE if look.psi else beside)
     busy = [
         name
         for name in work.there

@@ -279,7 +279,7 @@ def test_lent_cpu_is_called_back_for_an_essential_and_lent_again(node: Node) -> 
 
 
 def test_a_flood_of_the_disk_is_held_for_an_essential_that_waits(node: Node) -> None:
-    writes = node.root / "writes"
+    writes, floods = node.root / "writes", node.root / "floods"
     node.start(
         "--config",
         node.profile(f"""
@@ -291,13 +291,14 @@ def test_a_flood_of_the_disk_is_held_for_an_essential_that_waits(node: Node) -> 
                 working_directory: {node.root}
                 resources: {{cpu: {{request: 0.5}}}}
               flood:
-                command: {writing(writes, 1 << 20)}
+                command: {writing(floods, 1 << 20)}
                 importance: heavy
                 working_directory: /var/tmp
                 resources: {{cpu: {{request: 0.5}}}}
         """),
     )
     rates = node.services_cgroup() / "flood/io.max"
+    floods.touch()
     writes.touch()
     held = event(node, "squeezed", "flood", "writer waits for io")
     until(lambda: "wbps=" in rates.read_text().replace("wbps=max", ""), "it is held", PATIENCE)
@@ -305,7 +306,10 @@ def test_a_flood_of_the_disk_is_held_for_an_essential_that_waits(node: Node) -> 
     node.start()
     again = event(node, "squeezed", "flood", "writer waits for io", after=held["seq"])
     writes.unlink()
-    event(node, "relaxed", "flood", "for io", after=again["seq"])
+    eased = event(node, "relaxed", "flood", "are left to flood", after=again["seq"])
+    assert "wbps=" in rates.read_text().replace("wbps=max", ""), "a flood that goes on is let go step by step"
+    floods.unlink()
+    event(node, "relaxed", "flood", "for io", after=eased["seq"])
     until(lambda: "wbps=" not in rates.read_text().replace("wbps=max", ""), "it has everything back", PATIENCE)
     assert not node.events("squeezed", "writer")
 

@@ -255,6 +255,11 @@ def test_the_disk_is_not_taken_from_who_is_as_important() -> None:
     assert look(Story(NODE), worker=io(90, 0.9), web=io(200), batch=Load(io=256 * 1024)) == []
 
 
+def test_who_moves_little_beside_the_one_that_waits_is_not_to_blame() -> None:
+    assert look(Story(NODE), web=io(16, 0.9), batch=io(2)) == []
+    assert look(Story(NODE), web=io(16, 0.9), batch=io(3)) == [("squeeze", "batch")]
+
+
 def test_io_is_given_back_and_a_squeezed_one_that_waits_is_no_sufferer() -> None:
     story = Story(NODE)
     look(story, web=io(1, 0.3), worker=io(40))
