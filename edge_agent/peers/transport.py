@@ -12,6 +12,7 @@ import zmq
 from zmq.utils import z85
 
 from . import zap
+from .guard import Guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,22 +58,55 @@ def context() -> Context:
     return made
 
 
+class Listener(zmq.Socket[bytes]):
+    """A listening socket, whose connections are guarded."""
+
+    guard: Guard | None = None
+
+
 class Gate:
     """Answers every handshake of the context's listening sockets; what no rule lets in is refused.
 
-    ``socket`` belongs in the poll loop; call ``serve`` when it is readable.
+    ``socket`` belongs in the poll loop, and so does ``guard.fd``; call ``serve`` and ``guard.look`` when they are
+    readable.
     """
 
     def __init__(self, context: Context) -> None:
         self._rules: dict[str, Callable[[zap.Query], str | None]] = {}
-        self.refused = 0
+        self.refused: dict[str, int] = {}  # handshakes, by domain
+        self.guard = Guard(context)
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.bind(ZAP_ENDPOINT)
 
     def rule(self, domain: str, rule: Callable[[zap.Query], str | None]) -> None:
-        """Let ``rule`` decide for ``domain``: the name by which the peer is known from now on, or None to refuse it."""
-        self._rules[domain] = rule
+        """Let ``rule`` decide for ``domain``: the name by which the peer is known from now on, or None to refuse it.
+
+        Raises TransportError for an empty domain, which libzmq does not ask about, and for one that has a rule: two
+        sockets of one domain would let in each other's peers.
+        """
+        if not domain or domain in self._rules:
+            raise TransportError(f"cannot authenticate peers: domain {domain!r} is empty or taken; fix: another name")
+        self._rules[domain], self.refused[domain] = rule, 0
+
+    def restrict(self, domain: str, welcome: Callable[[str], bool]) -> None:
+        """Of those whom the domain's rule lets in, only whoever is ``welcome`` now."""
+        rule = self._rules[domain]
+
+        def both(query: zap.Query) -> str | None:
+            user = rule(query)
+            return user if user is not None and welcome(user) else None
+
+        self._rules[domain] = both
+
+    def close(self) -> None:
+        """After its sockets."""
+        self.socket.close(linger=0)
+        self.guard.close()
+
+    def domains(self) -> set[str]:
+        """Those that have a rule."""
+        return set(self._rules)
 
     def serve(self) -> None:
         """Answer what waits."""
@@ -82,10 +116,13 @@ class Gate:
                 query = zap.parse(request)
             except zap.ZapError:
                 user, number = None, request[1] if len(request) > 1 else b""
+                domain = request[2].decode("utf-8", "replace") if len(request) > 2 else ""  # our socket's
             else:
-                rule = self._rules.get(query.domain)
-                user, number = (rule(query) if rule else None), query.request
-            self.refused += user is None
+                domain, number = query.domain, query.request
+                rule = self._rules.get(domain)
+                user = rule(query) if rule else None
+            if user is None:
+                self.refused[domain] = self.refused.get(domain, 0) + 1
             send(self.socket, [*envelope, *zap.answer(number, user)])
 
 
@@ -125,7 +162,9 @@ def groups_of(pid: int) -> frozenset[int]:
 
 def _listener(context: Context, gate: Gate, domain: str, rule: Callable[[zap.Query], str | None], limit: int) -> Socket:
     gate.rule(domain, rule)
-    socket = context.socket(zmq.ROUTER)
+    socket = context.socket(zmq.ROUTER, socket_class=Listener)
+    socket.guard = gate.guard
+    gate.guard.watch(socket, domain, limit, QUEUE)
     socket.linger = 0
     socket.set_hwm(QUEUE)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an unreachable peer is an error here, not silence
@@ -205,8 +244,7 @@ def connect(context: Context, endpoint: str, limit: int, curve: tuple[Key, str] 
 def receive(socket: Socket, most: int) -> list[zmq.Frame] | None:
     """One message of at most ``most`` parts; None when none waits. Of a longer one every part is read and dropped: [].
 
-    libzmq has the whole message in memory by then, whatever its number of parts: the process is bounded by its own
-    memory.max, and only peers that a Gate let in can send at all.
+    libzmq has the whole message in memory by then, whatever its number of parts; ``guard`` bounds it.
     """
     try:
         parts = [socket.recv(zmq.NOBLOCK, copy=False)]
@@ -216,12 +254,19 @@ def receive(socket: Socket, most: int) -> list[zmq.Frame] | None:
                 parts.append(part)
     except zmq.Again:
         return None
+    if isinstance(socket, Listener) and socket.guard is not None:
+        socket.guard.heard(connection(parts[-1]))
     return parts if len(parts) <= most else []
 
 
 def user(frame: zmq.Frame) -> str:
     """By which name the Gate let the sender of this frame in."""
     return str(frame.get("User-Id"))
+
+
+def connection(frame: zmq.Frame) -> int:
+    """The descriptor of the connection by which this frame came, for ``Guard.drop``."""
+    return frame.get(zmq.SRCFD)
 
 
 def send(socket: Socket, parts: list[bytes]) -> bool:

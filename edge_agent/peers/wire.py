@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 """``v`` of every message. A receiver refuses any other version, and says which one it speaks."""
 
-MAX_DEPTH = 4  # maps and arrays inside each other
+MAX_DEPTH = 6  # maps and arrays inside each other; metrics go this deep
 MAX_ITEMS = 4096  # values and keys in one message
 MAX_BEAT = 512  # bytes of a heartbeat or its echo
 MAX_NAME = 64  # characters of a node's name

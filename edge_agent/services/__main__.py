@@ -1,4 +1,4 @@
-"""``python -m edge_agent.services NAME``. Exit codes: see ``errors``."""
+"""``python -m edge_agent.services NAME [NAME...]``: several share one process. Exit codes: see ``errors``."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from .errors import EXIT_CONFIG, EXIT_FAILED, EXIT_STOPPED, EXIT_USAGE, StartErr
 from .log import DEBUG, ERROR, WARNING, configure, log
 from .signals import Stop
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .runtime import Service
+
 NAMES = ("identity", "storage", "node", "timekeeper")
 
 
 def main(arguments: list[str]) -> int:
-    """Run the named service; the exit code."""
-    if len(arguments) != 1 or arguments[0] not in NAMES:
-        names = ", ".join(NAMES)
-        sys.stderr.write(
-            f"cannot run a service: NAME is missing or unknown; fix: python -m edge_agent.services {{{names}}}\n"
-        )
-        return EXIT_USAGE
-    name = arguments[0]
-    configure(name, os.environ)
+    """Run the named services; the exit code."""
+    if not arguments or len(set(arguments)) != len(arguments) or not set(arguments) <= set(NAMES):
+        return _usage("NAME is missing, unknown or there twice")
+    if len(arguments) > 1 and "timekeeper" in arguments:
+        return _usage("timekeeper has a loop of its own and shares no process")
+    together = "+".join(arguments)
+    configure(together, os.environ)
     stop = Stop()  # before the imports that take time
     notifier = notify.from_environment()
     try:
-        told = options.read(name, os.environ, os.geteuid())
-        if told.ignored:
-            log(name, f"not acted on: {', '.join(told.ignored)}", WARNING)
-        log(name, f"data in {told.data_dir}, socket in {told.run_dir}, uid {os.geteuid()}", DEBUG)
-        _run(name, told, notifier, stop)
+        told = options.read_all(arguments, os.environ, os.geteuid())
+        for each in told:
+            if each.ignored:
+                log(each.name, f"not acted on: {', '.join(each.ignored)}", WARNING)
+            log(each.name, f"data in {each.data_dir}, socket in {each.run_dir}, uid {os.geteuid()}", DEBUG)
+        _run(told, notifier, stop)
     except StartError as error:
-        log(name, str(error), ERROR)
+        log(together, str(error), ERROR)
         return EXIT_CONFIG
     except OSError as error:
-        log(name, f"cannot go on: {error}; fix: see the message", ERROR)
+        log(together, f"cannot go on: {error}; fix: see the message", ERROR)
         return EXIT_FAILED
     finally:
         notifier.close()
@@ -43,28 +46,36 @@ def main(arguments: list[str]) -> int:
     return EXIT_STOPPED
 
 
-def _run(name: str, told: options.Options, notifier: notify.Notifier, stop: Stop) -> None:
-    if name == "timekeeper":  # nobody asks it anything: no ZeroMQ
+def _usage(why: str) -> int:
+    names = ", ".join(NAMES)
+    sys.stderr.write(f"cannot run a service: {why}; fix: python -m edge_agent.services {{{names}}} ...\n")
+    return EXIT_USAGE
+
+
+def _run(told: list[options.Options], notifier: notify.Notifier, stop: Stop) -> None:
+    if told[0].name == "timekeeper":  # nobody asks it anything: no ZeroMQ
         from .timekeeper import Timekeeper
 
-        Timekeeper(told, notifier, stop).run()
+        Timekeeper(told[0], notifier, stop).run()
         return
-    from .runtime import Runtime, Service
+    from .loop import Loop
 
-    service: Service
-    if name == "identity":
+    Loop([_made(each) for each in told], notifier, stop).run()
+
+
+def _made(told: options.Options) -> Service:
+    """The service of this name; what it needs is imported now and no earlier."""
+    if told.name == "identity":
         from .identity import Identity
 
-        service = Identity(told)
-    elif name == "storage":
+        return Identity(told)
+    if told.name == "storage":
         from .storage import Storage
 
-        service = Storage(told)
-    else:
-        from .node import Node
+        return Storage(told)
+    from .node import Node
 
-        service = Node(told)
-    Runtime(service, notifier, stop).run()
+    return Node(told)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,11 @@ class Client:
         """{name, release, pid, uptime, answered, refused, handshakes_refused, ...}, by service."""
         return self.ask("health")
 
+    def metrics(self) -> list[Any]:
+        """[[name, kind, help, [[labels, value], ...]], ...], see ``services.metrics``."""
+        told: list[Any] = self.ask("metrics")["metrics"]
+        return told
+
 
 class Identity(Client):
     """The node's key."""

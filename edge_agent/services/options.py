@@ -1,5 +1,7 @@
 """What a bundled service is told: one JSON object in EDGE_AGENT_SERVICE_OPTIONS, every key optional.
 
+Services that share a process are told by one object of such objects, by name.
+
     name          str           must be the service's name when given
     data_dir      str           the service's own directory; default: DATA_DIR/services/NAME
     run_dir       str           its socket is NAME.sock in there; default: RUN_DIR/bundled/NAME
@@ -35,7 +37,7 @@ from .errors import StartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 VARIABLE = "EDGE_AGENT_SERVICE_OPTIONS"
@@ -71,15 +73,35 @@ class Options(Record):
     ignored: tuple[str, ...] = ()  # keys without a meaning here
 
 
+def read_all(names: Sequence[str], environ: Mapping[str, str], uid: int) -> list[Options]:
+    """The options of each service of one process. Raises StartError naming the wrong keys of the first that has any."""
+    if len(names) == 1:
+        return [read(names[0], environ, uid)]
+    given = _object(environ)
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise StartError(f"cannot use {VARIABLE}: not run here: {', '.join(unknown)}; fix: one key for each of {names}")
+    return [_options(name, given.get(name, {}), environ, uid) for name in names]
+
+
 def read(name: str, environ: Mapping[str, str], uid: int) -> Options:
-    """The options of service ``name``. Raises StartError naming every wrong key."""
-    text = environ.get(VARIABLE, "{}")
+    """The options of service ``name``, alone in its process. Raises StartError naming every wrong key."""
+    return _options(name, _object(environ), environ, uid)
+
+
+def _object(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
-        given = json.loads(text)
+        given = json.loads(environ.get(VARIABLE, "{}"))
     except (ValueError, RecursionError) as error:
         raise StartError(f"cannot read {VARIABLE}: not JSON ({error}); fix: one JSON object") from error
     if not isinstance(given, dict):
         raise StartError(f"cannot read {VARIABLE}: not a JSON object; fix: one JSON object")
+    return given
+
+
+def _options(name: str, given: Any, environ: Mapping[str, str], uid: int) -> Options:
+    if not isinstance(given, dict):
+        raise StartError(f"cannot use {VARIABLE}: {name} is not an object; fix: see edge_agent/services/options.py")
     reader = _Reader(given)
     if reader.text("name", name) != name:
         reader.wrong("name", f"is for another service than {name}")

@@ -37,21 +37,32 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 class Running:
-    """One service process. Leaving the context kills it if it still runs."""
+    """One service process, of one service or of several. Leaving the context kills it if it still runs.
+
+    ``options``: of the service; of several, what each is told by its name.
+    """
 
     def __init__(self, name: str, base: Path, *, environ: dict[str, str] | None = None, **options: Any) -> None:
-        self.name = name
+        self.name, names = name, name.split("+")
         self.data, self.run = base / "data" / name, base / "run" / name
-        self.run.mkdir(parents=True, exist_ok=True)
+        self.runs = {each: base / "run" / each for each in names}
+        told: dict[str, Any] = {}
+        for each, run in self.runs.items():
+            run.mkdir(parents=True, exist_ok=True)
+            own = options if len(names) == 1 else options.get(each, {})
+            told[each] = {"name": each, "data_dir": str(base / "data" / each), "run_dir": str(run), **own}
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = base / f"notify-{name}-{os.urandom(4).hex()}"
         self._notify.bind(str(path))
-        told = {"name": name, "data_dir": str(self.data), "run_dir": str(self.run), **options}
         self.started = time.monotonic()
         with (base / f"{name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge_agent.services", name],
-                env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(path), VARIABLE: json.dumps(told)}
+                [sys.executable, "-m", "edge_agent.services", *names],
+                env={
+                    "PATH": os.environ["PATH"],
+                    "NOTIFY_SOCKET": str(path),
+                    VARIABLE: json.dumps(told if len(names) > 1 else told[name]),
+                }
                 | (environ or {}),
                 cwd="/",
                 stdin=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ import zmq
 from edge_agent.peers import transport
 from edge_agent.peers.wire import MAX_BEAT, Beat, pack, pack_beat
 from edge_agent.services.client import Client, Identity, Node, ServiceError, Storage, TimedOutError, UnreachableError
-from tests.node.bundled import Running, free_port, until
+from tests.node.bundled import PATIENCE, Running, free_port, until
 
 NAMES = ("identity", "storage", "node")
 CLIENTS: dict[str, type[Client]] = {"identity": Identity, "storage": Storage, "node": Node}
@@ -67,6 +67,21 @@ def test_it_becomes_ready_answers_health_and_stops(start: Start, name: str) -> N
     assert service.notified("STOPPING=1")
     assert service.process.wait(10) == 0
     assert not socket_file.exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_tells_what_it_measures(start: Start, name: str) -> None:
+    service = start(name).ready()
+    with CLIENTS[name].local(str(service.run)) as client:
+        client.health()
+        with pytest.raises(ServiceError):
+            client.ask("nothing")
+        families = {name: samples for name, _, _, samples in client.metrics()}
+    assert families["service_requests_total"][:2] == [[{"outcome": "answered"}, 1], [{"outcome": "refused"}, 1]]
+    assert 0 <= families["service_uptime_seconds"][0][1] < PATIENCE
+    assert families["service_handshakes_refused_total"] == [[{}, 0]]
+    told = families["service_memory_pss_bytes"][0][1]
+    assert abs(told - service.smaps("Pss")) < 2 * 1024 * 1024
 
 
 @pytest.mark.parametrize("name", NAMES)

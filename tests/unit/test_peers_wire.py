@@ -81,7 +81,7 @@ def test_each_kind_of_bad_bytes_says_why(data: bytes, why: str) -> None:
 
 
 def test_nesting_up_to_the_bound_is_fine() -> None:
-    assert whole(nested(wire.MAX_DEPTH - 1)) == {"a": [[[None]]]}
+    assert whole(nested(wire.MAX_DEPTH - 1)) == {"a": [[[[[None]]]]]}
 
 
 def test_longer_than_allowed_is_refused_unread() -> None:
