@@ -16,7 +16,7 @@ from .guard import Guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     Socket = zmq.Socket[bytes]
     Context = zmq.Context[Socket]
@@ -126,7 +126,7 @@ class Gate:
             send(self.socket, [*envelope, *zap.answer(number, user)])
 
 
-def allow_keys(keys: frozenset[str]) -> Callable[[zap.Query], str | None]:
+def allow_keys(keys: Container[str]) -> Callable[[zap.Query], str | None]:
     """A rule that lets in the CURVE public keys of ``keys`` (Z85); a peer is known by its key."""
 
     def rule(query: zap.Query) -> str | None:
@@ -176,7 +176,7 @@ def _listener(context: Context, gate: Gate, domain: str, rule: Callable[[zap.Que
 
 
 def listen_curve(
-    context: Context, gate: Gate, endpoint: str, key: Key, keys: frozenset[str], domain: str, limit: int
+    context: Context, gate: Gate, endpoint: str, key: Key, keys: Container[str], domain: str, limit: int
 ) -> Socket:
     """A ROUTER on ``endpoint`` for owners of ``keys`` only; parts above ``limit`` bytes end their connection.
 

@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import model_validator
 
 from ..demand import Amount
+from ..notes import NoteError, Verifier
 from . import readers
 from .checks import Health
 from .problems import ReadError
-from .readers import Before, Flag, Port, Reader
+from .readers import AbsolutePath, Before, Flag, Port, Reader
 from .section import Section
 from .service import MemoryAmounts, Resources, Service
 from .tree import Leaf
@@ -48,6 +49,19 @@ Key = Annotated[str, Reader(_z85_key)]
 Keys = Annotated[tuple[Key, ...], Before(readers.as_list)]
 
 
+def _verifier(value: object) -> str:
+    """The key of a log, C2SP signed-note: NAME+HASH+KEY."""
+    written = readers.text(value)
+    try:
+        Verifier.parse(written)
+    except NoteError as error:
+        raise ReadError(f"not a verifier key: {error}", "write what the log's `key` shows: NAME+HASH+KEY") from error
+    return written
+
+
+LogKeys = Annotated[tuple[Annotated[str, Reader(_verifier)], ...], Before(readers.as_list)]
+
+
 class Peer(Section):
     """A light node connects to the endpoint; a full one lets the key connect, and needs no endpoint."""
 
@@ -62,7 +76,9 @@ class P2p(Section):
     mode: Annotated[str, Reader(readers.choice("mode", "light", "full"))] = "light"
     listen: Endpoint | None = None
     peers: Annotated[tuple[Peer, ...], Before(readers.as_list)] = ()
-    heartbeat_interval: Annotated[float, Reader(readers.duration(1.0))] = 30.0
+    heartbeat_interval: Annotated[float, Reader(readers.duration(1.0))] = 60.0
+    logs: LogKeys = ()
+    members: AbsolutePath | None = None
 
     @classmethod
     def short(cls, leaf: Leaf) -> dict[str, object]:
@@ -77,13 +93,18 @@ class P2p(Section):
             raise ReadError("a light node needs the endpoint of every peer", "add endpoint: tcp://HOST:PORT to each")
         if len({peer.key for peer in self.peers}) != len(self.peers):
             raise ReadError("two peers have the same key", "remove one of them")
+        if len({log.partition("+")[0] for log in self.logs}) != len(self.logs):
+            raise ReadError("two logs have the same name", "remove one of them")
+        if self.mode == "light" and self.members is not None:
+            raise ReadError("a light node has no members", "remove members, or use mode: full")
         return self
 
     def told(self, port: int | None) -> dict[str, Any]:
         """As the node service reads it. ``port`` is where a full node listens unless ``listen`` says otherwise."""
         listen = self.listen or (f"tcp://0.0.0.0:{port or P2P_PORT}" if self.mode == "full" else None)
         peers = [{"endpoint": peer.endpoint or "", "key": peer.key} for peer in self.peers]
-        return {"mode": self.mode, "listen": listen, "peers": peers, "heartbeat": self.heartbeat_interval}
+        told = {"mode": self.mode, "listen": listen, "peers": peers, "heartbeat": self.heartbeat_interval}
+        return told | {"logs": list(self.logs), "members": self.members}
 
 
 class Later(Service):

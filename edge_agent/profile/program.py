@@ -150,6 +150,8 @@ class Program:
             "cluster_name": self.settings.deployment.cluster_name,
         }
         own = self.timekeeping if service.bundled == model.TIMEKEEPER else service.options()
+        if service.bundled == "node":
+            own["control"] = f"{self.directories.run}/control"  # for the status that it tells its full peers
         told = {OPTIONS: json.dumps(options | own)}
         return told | {LOG_LEVEL: "DEBUG"} if self.settings.development.debug_logging else told
 

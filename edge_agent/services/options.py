@@ -12,8 +12,8 @@ Services that share a process are told by one object of such objects, by name.
     cache_only    bool          storage: keep a bounded cache, not a store
     cache_bytes   int | null    storage: bound of the cache on disk; default: half of its cgroup's memory.max
     p2p           object        node: {mode: light | full, listen: str | null, heartbeat: seconds,
-                                       peers: [{endpoint: str, key: str}]}
-    control       str           timekeeper: the agent's control socket
+                                       peers: [{endpoint: str, key: str}], logs: [str], members: str | null}
+    control       str           timekeeper, node: the agent's control socket
     profile       str           timekeeper: the profile whose schedule it keeps
     schedule      [object]      timekeeper: its entries, as ``model.Entry``
 
@@ -30,7 +30,7 @@ import os
 import pwd
 
 from ..model import Entry
-from ..peers.light import Target
+from ..peers.session import Target
 from ..peers.wire import MAX_NAME
 from ..records import Record
 from .errors import StartError
@@ -41,17 +41,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 VARIABLE = "EDGE_AGENT_SERVICE_OPTIONS"
+MAX_LOGS = 16
 HEARTBEATS = (0.1, 86_400.0)  # seconds, shortest and longest
 _Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
 
 
 class Link(Record):
-    """The node service's part: heartbeats with other nodes."""
+    """The node service's part: the link to other nodes."""
 
     mode: str = "light"
     listen: str | None = None  # full: tcp://ADDRESS:PORT
-    peers: tuple[Target, ...] = ()  # light: whom to connect to; full: whose keys may connect (endpoint may be '')
-    heartbeat: float = 30.0  # seconds
+    # light: whom to connect to; full: whose keys may connect, and with an endpoint a full node that light ones hear of
+    peers: tuple[Target, ...] = ()
+    heartbeat: float = 60.0  # seconds
+    logs: tuple[str, ...] = ()  # verifier keys (C2SP signed-note) of the logs that are believed
+    members: str = ""  # full: a file with one more key a line, read again when it changes; '': none
 
 
 class Options(Record):
@@ -147,7 +151,18 @@ def _link(reader: _Reader) -> Link:
     if type(heartbeat) not in (int, float) or not HEARTBEATS[0] <= heartbeat <= HEARTBEATS[1]:
         inner.wrong("heartbeat", f"is not a number of seconds from {HEARTBEATS[0]:g} to {HEARTBEATS[1]:g}")
         heartbeat = Link().heartbeat
-    return Link(mode, listen or None, _peers(inner, needs_endpoint=mode == "light"), float(heartbeat))
+    peers = _peers(inner, needs_endpoint=mode == "light")
+    members = inner.directory("members", "/")
+    return Link(mode, listen or None, peers, float(heartbeat), _logs(inner), "" if members == "/" else members)
+
+
+def _logs(reader: _Reader) -> tuple[str, ...]:
+    """Texts alone: ``notes`` says whether they are verifier keys, where they are needed."""
+    given = reader.get("logs", [])
+    if isinstance(given, list) and all(isinstance(item, str) for item in given) and len(given) <= MAX_LOGS:
+        return tuple(given)
+    reader.wrong("logs", f"is not a list of at most {MAX_LOGS} verifier keys")
+    return ()
 
 
 def _schedule(reader: _Reader) -> tuple[Entry, ...]:

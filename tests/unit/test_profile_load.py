@@ -221,7 +221,7 @@ def test_a_bundled_service_is_told_its_options() -> None:
         "clients": [],
         "cache_only": True,
         "cache_bytes": 10_000_000,
-        "p2p": {"mode": "light", "listen": None, "peers": [], "heartbeat": 30.0},
+        "p2p": {"mode": "light", "listen": None, "peers": [], "heartbeat": 60.0, "logs": [], "members": None},
         "node_id": "node-001",
         "cluster_name": "c",
     }
@@ -250,14 +250,32 @@ def test_the_node_service_is_told_its_link() -> None:
         "listen": None,
         "peers": [{"endpoint": "tcp://h.example:4001", "key": KEY}],
         "heartbeat": 5.0,
+        "logs": [],
+        "members": None,
     }
-    assert link("p2p: full") == {"mode": "full", "listen": "tcp://0.0.0.0:4001", "peers": [], "heartbeat": 30.0}
+    rest = {"heartbeat": 60.0, "logs": [], "members": None}
+    assert link("p2p: full") == {"mode": "full", "listen": "tcp://0.0.0.0:4001", "peers": [], **rest}
     assert link(f"port: 5000, p2p: {{mode: full, peers: [{{key: '{KEY}'}}]}}") == {
         "mode": "full",
         "listen": "tcp://0.0.0.0:5000",
         "peers": [{"endpoint": "", "key": KEY}],
-        "heartbeat": 30.0,
+        **rest,
     }
+
+
+def test_the_node_service_is_told_the_logs_it_believes_and_who_may_connect() -> None:
+    vkey = "log.example+1cc758f9+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
+    env = load_text(f"services: {{node: {{p2p: {{mode: full, logs: {vkey}, members: /etc/m}}}}}}").demands[0].service.env
+    told = json.loads(dict(env)["EDGE_AGENT_SERVICE_OPTIONS"])
+    assert (told["p2p"]["logs"], told["p2p"]["members"]) == ([vkey], "/etc/m")
+    assert told["control"] == "/run/edge-agent/control"
+    for written, why in (
+        ("{logs: nonsense}", "not a verifier key"),
+        (f"{{logs: [{vkey}, {vkey}]}}", "two logs have the same name"),
+        ("{members: /etc/m}", "a light node has no members"),
+        ("{mode: full, members: m}", "absolute"),
+    ):
+        assert any(why in problem for problem in problems(f"services: {{node: {{p2p: {written}}}}}")), written
 
 
 def test_a_bundled_service_under_another_name() -> None:
