@@ -11,6 +11,10 @@ Services that share a process are told by one object of such objects, by name.
     cluster_name  str | null
     cache_only    bool          storage: keep a bounded cache, not a store
     cache_bytes   int | null    storage: bound of the cache on disk; default: half of its cgroup's memory.max
+    read_through  bool          storage: fetch what is not here from full peers, by the node service
+    scrub_interval  number      storage: seconds from one scrub to the next; 0: only on demand
+    scrub_rate    int           storage: bytes a second that a scrub reads
+    blob_replicas int           storage: how many nodes should have a blob of which nothing else is said
     p2p           object        node: {mode: light | full, listen: str | null, heartbeat: seconds,
                                        peers: [{endpoint: str, key: str}], logs: [str], members: str | null}
     control       str           timekeeper, node: the agent's control socket
@@ -43,6 +47,9 @@ if TYPE_CHECKING:
 VARIABLE = "EDGE_AGENT_SERVICE_OPTIONS"
 MAX_LOGS = 16
 HEARTBEATS = (0.1, 86_400.0)  # seconds, shortest and longest
+SCRUB_INTERVAL, LONGEST_INTERVAL = 7 * 86_400.0, 366 * 86_400.0  # seconds
+SCRUB_RATE = 4 * 1024 * 1024  # bytes a second
+MOST_REPLICAS = 255
 _Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
 
 
@@ -70,6 +77,10 @@ class Options(Record):
     cluster_name: str | None = None
     cache_only: bool = False
     cache_bytes: int | None = None
+    read_through: bool = False
+    scrub_interval: float = SCRUB_INTERVAL
+    scrub_rate: int = SCRUB_RATE
+    blob_replicas: int = 1
     link: Link = Link()
     control: str = ""
     profile: str = ""
@@ -120,6 +131,10 @@ def _options(name: str, given: Any, environ: Mapping[str, str], uid: int) -> Opt
         cluster_name=reader.name("cluster_name"),
         cache_only=reader.flag("cache_only"),
         cache_bytes=reader.whole("cache_bytes", 1, 2**63),
+        read_through=reader.flag("read_through"),
+        scrub_interval=reader.seconds("scrub_interval", SCRUB_INTERVAL, LONGEST_INTERVAL),
+        scrub_rate=reader.whole("scrub_rate", 1, 2**40) or SCRUB_RATE,
+        blob_replicas=reader.whole("blob_replicas", 1, MOST_REPLICAS) or 1,
         link=_link(reader),
         control=reader.directory("control", os.path.join(run, "control")),
         profile=reader.text("profile", ""),
@@ -290,6 +305,13 @@ class _Reader:
             return value
         self.wrong(key, f"is not a whole number from {low} to {high}")
         return None
+
+    def seconds(self, key: str, default: float, most: float) -> float:
+        value = self.get(key, default)
+        if type(value) in (int, float) and 0 <= value <= most:
+            return float(value)
+        self.wrong(key, f"is not a number of seconds from 0 to {most:g}")
+        return default
 
     def flag(self, key: str) -> bool:
         value = self.get(key, False)
