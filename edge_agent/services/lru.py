@@ -3,7 +3,7 @@
 At every moment ``used + reserved <= limit``, unless pins alone are more than that, as after a start with a smaller
 limit: room is reserved, and made, before the first byte is written. The caller deletes what it is told to.
 
-A blob takes 130 bytes of memory (CPython 3.11; ``tests/unit/test_services_lru.py``), so their number is bounded too.
+A blob takes some 140 bytes of memory (CPython 3.11), so their number is bounded too.
 """
 
 from __future__ import annotations

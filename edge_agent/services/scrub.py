@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SLICE = 256 * 1024  # bytes between two pauses
 LEAST = 4096  # bytes that a blob counts as
-IDLE = 9.0  # a slice that took a second is followed by so many of pause: a tenth of a slow device's time at most
+IDLE = 9.0  # a slice that took a second is followed by so many of pause: at most a tenth of a slow device's time
 DELAY = 60.0  # seconds after a start
 SAVE_EVERY = 600.0  # seconds of a round: flash wears
 
@@ -44,7 +44,7 @@ class Scrub:
         self._blobs, self._damaged, self._begun = blobs, damaged, begun
         self._clock, self._wall, self._interval, self._usual = clock, wall, interval, rate
         self._path = os.path.join(blobs.root, "scrub")
-        self._rate = rate
+        self._rate, self._idle = rate, IDLE
         self._due: float | None = None
         self._cursor = b""
         self._round: Iterator[tuple[bytes, bool | None, int]] | None = None
@@ -66,9 +66,14 @@ class Scrub:
             self._save()
 
     def start(self, rate: int | None) -> None:
-        """A round now, or the rest of the one under way, at ``rate`` bytes a second (None: the usual)."""
-        self._rate = rate or self._usual
+        """A round now, or the rest of the one under way, at ``rate`` bytes a second (None: the usual).
+
+        Who names a rate means it, whatever the device has besides.
+        """
+        self._rate, self._idle = rate or self._usual, 0.0 if rate else IDLE
         self._due = self._clock()
+        if self._round is None:
+            self._begin(self._due)
 
     def deadline(self) -> float | None:
         """When ``tick`` is due."""
@@ -97,7 +102,7 @@ class Scrub:
                 self.bad += 1
                 self._damaged(key)
         now = self._clock()
-        self._due = now + pause(done, now - began, self._rate)
+        self._due = now + pause(done, now - began, self._rate, self._idle)
         if now - self._saved >= SAVE_EVERY:
             self._save()
             self._saved = now
@@ -128,7 +133,8 @@ class Scrub:
         self._begun()
 
     def _end(self) -> None:
-        self._round, self._cursor, self._rate = None, b"", self._usual
+        self._round, self._cursor = None, b""
+        self._rate, self._idle = self._usual, IDLE
         self.finished = self._wall()
         self._save()
         self._settle(0.0)
@@ -164,9 +170,9 @@ class Scrub:
             pass
 
 
-def pause(done: int, took: float, rate: int) -> float:
+def pause(done: int, took: float, rate: int, idle: float) -> float:
     """Seconds until the next slice, after one of ``done`` bytes that took ``took`` seconds."""
-    return max(done / rate - took, IDLE * took)
+    return max(done / rate - took, idle * took, 0.0)
 
 
 def _read(path: str) -> tuple[bytes, float | None]:

@@ -52,13 +52,21 @@ from .uploads import TOKEN, Upload, Uploads
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Protocol
 
     from ..peers.wire import Message
     from .inventory import Incoming
     from .options import Options
-    from .relay import Relay
     from .requests import Operation, Request
     from .runtime import Runtime
+
+    class Link(Protocol):
+        """What is needed of a ``relay.Relay``."""
+
+        def ask(self, token: int, op: str, args: Message) -> None: ...
+        def deadline(self) -> float | None: ...
+        def tick(self, now: float) -> None: ...
+        def close(self) -> None: ...
 
 MAX_PIECE = 512 * 1024  # bytes of a blob in one message
 DEFAULT_PIECE = 64 * 1024
@@ -88,7 +96,7 @@ class Storage(Service):
         self._uploads = Uploads()
         self._held = Held()
         self._checks = Checks(blobs, self._checked)
-        self._relay: Relay | None = None
+        self._relay: Link | None = None
         self._fetches = Fetches(self._ask, self._incoming, self._fetched)
         interval, rate = options.scrub_interval, options.scrub_rate
         self._scrub = Scrub(blobs, self._damaged, self._restore, lambda: self._now(), time.time, interval, rate)
@@ -108,7 +116,7 @@ class Storage(Service):
             raise StartError(f"cannot use {root}: {error}; fix: rights and space there") from error
         self._scrub.open()
 
-    def link(self, runtime: Runtime) -> Relay:
+    def link(self, runtime: Runtime) -> Link:
         """The way to the node service."""
         from .relay import Relay
 

@@ -16,7 +16,9 @@ KEY = "L" * 40
 class FullSide:
     """A full node and its machine. ``meddle`` may change each frame to a light node, None drops it."""
 
-    def __init__(self, name: str, machine: Machine, keys: Iterable[str] = (KEY,), logs: Iterable[Verifier] = ()) -> None:
+    def __init__(
+        self, name: str, machine: Machine, keys: Iterable[str] = (KEY,), logs: Iterable[Verifier] = ()
+    ) -> None:
         self.machine = machine
         self.full = full.Full(name, "0.1.0", keys, 1000, logs)
         self.meddle: Callable[[bytes], bytes | None] = lambda frame: frame

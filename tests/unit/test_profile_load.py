@@ -292,7 +292,9 @@ def test_the_node_service_is_told_its_link() -> None:
 
 def test_the_node_service_is_told_the_logs_it_believes_and_who_may_connect() -> None:
     vkey = "log.example+1cc758f9+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
-    env = load_text(f"services: {{node: {{p2p: {{mode: full, logs: {vkey}, members: /etc/m}}}}}}").demands[0].service.env
+    env = (
+        load_text(f"services: {{node: {{p2p: {{mode: full, logs: {vkey}, members: /etc/m}}}}}}").demands[0].service.env
+    )
     told = json.loads(dict(env)["EDGE_AGENT_SERVICE_OPTIONS"])
     assert (told["p2p"]["logs"], told["p2p"]["members"]) == ([vkey], "/etc/m")
     assert told["control"] == "/run/edge-agent/control"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
@@ -18,6 +19,10 @@ from edge_agent.services.blobs import Blobs, Writer
 from edge_agent.services.lru import BLOCK, cost
 from edge_agent.services.options import Options
 from edge_agent.services.storage import MAX_PIECE, Storage
+from tests.fakes.blobnode import FakeNode
+
+if TYPE_CHECKING:
+    from edge_agent.services.runtime import Runtime
 
 
 class Clock:
@@ -30,26 +35,70 @@ class Clock:
         return self.time
 
 
-class Bench:
-    """A storage service and its clock; ``ask`` answers as a client would see it."""
+class Linked(Storage):
+    """With a node service in the hand of the test."""
 
-    def __init__(self, directory: Path, **options: Any) -> None:
+    def __init__(self, options: Options, node: FakeNode) -> None:
+        super().__init__(options)
+        self.node = node
+        node.deliver = self._relayed
+
+    def link(self, runtime: Runtime) -> FakeNode:
+        return self.node
+
+
+class Bench:
+    """A storage service and its clock; ``ask`` answers as a client would see it.
+
+    With ``node`` it reads through.
+    """
+
+    def __init__(self, directory: Path, node: FakeNode | None = None, **options: Any) -> None:
         self.clock = Clock()
+        self.directory, self.node = directory, node
         self.root = directory / ("cache" if options.get("cache_only") else "blobs")
-        self.storage = Storage(Options("storage", str(directory), str(directory), **options))
+        told = Options("storage", str(directory), str(directory), read_through=node is not None, **options)
+        self.storage = Linked(told, node) if node else Storage(told)
         self.storage.open(self.clock)  # type: ignore[arg-type]  # only its clock is used
 
-    def ask(self, op: str, user: str = "uid:0", **arguments: Any) -> dict[str, Any]:
-        answers: list[bytes] = []
+    def send(self, op: str, answers: list[bytes], user: str = "uid:0", **arguments: Any) -> None:
+        """Ask, and let the answer come when it comes."""
         data = pack({"v": 1, "id": 1, "op": op, **arguments})
         request = requests.parse(data, self.storage.request_limit, user, answers.append)
         assert request is not None
         requests.perform(request, self.storage.operations())
+
+    def ask(self, op: str, user: str = "uid:0", **arguments: Any) -> dict[str, Any]:
+        answers: list[bytes] = []
+        self.send(op, answers, user, **arguments)
         while self.storage.busy():
             self.storage.work()
+        while not answers:
+            self.turn()
         (answer,) = answers
         unpacked: dict[str, Any] = msgpack.unpackb(answer)
         return unpacked
+
+    def turn(self) -> None:
+        """What happens next, be it that time passes."""
+        if self.storage.busy():
+            self.storage.work()
+        elif self.node is not None and self.node.waiting:
+            self.node.answer()
+        else:
+            due = self.storage.deadline()
+            assert due is not None
+            self.clock.time = max(self.clock.time, due)
+            self.storage.tick(self.clock.time)
+
+    def rest(self, seconds: float = 300.0) -> None:
+        """Go on until nothing is to be done for so many seconds."""
+        while self.storage.busy() or (self.node and self.node.waiting) or self._due() < self.clock.time + seconds:
+            self.turn()
+
+    def _due(self) -> float:
+        due = self.storage.deadline()
+        return math.inf if due is None else due
 
     def code(self, op: str, **arguments: Any) -> str:
         answer = self.ask(op, **arguments)
