@@ -145,7 +145,11 @@ class Storage(Service):
         ``read_through`` is None where that depends on whether there is a node service to ask.
         """
         cache = {"cache_only": self.cache_only, "cache_bytes": self.cache_size, "read_through": self.read_through}
-        scrub = {"scrub_interval": self.scrub_interval, "scrub_rate": self.scrub_rate, "blob_replicas": self.blob_replicas}
+        scrub = {
+            "scrub_interval": self.scrub_interval,
+            "scrub_rate": self.scrub_rate,
+            "blob_replicas": self.blob_replicas,
+        }
         return {"port": self.port, "clients": self.clients} | cache | scrub
 
 

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         def tick(self, now: float) -> None: ...
         def close(self) -> None: ...
 
+
 MAX_PIECE = 512 * 1024  # bytes of a blob in one message
 DEFAULT_PIECE = 64 * 1024
 MAX_BLOB = 2**50  # bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,9 +24,6 @@ class FakeNode:
     """
 
     def __init__(self, *blobs: bytes, checks: bool = True) -> None:
-        import hashlib
-
-        self._hash = hashlib.sha256
         self.blobs = {hashlib.sha256(blob).digest(): blob for blob in blobs}
         self.faults: deque[str] = deque()
         self.checks = checks
@@ -70,7 +68,7 @@ class FakeNode:
         if fault == "corrupt":
             data = bytes(len(data)) if any(data) else b"\1" * len(data)
         passed += data
-        if self.checks and len(passed) == size and self._hash(passed).digest() != hash:
+        if self.checks and len(passed) == size and hashlib.sha256(passed).digest() != hash:
             return Declined("wrong-blob", "the bytes have another hash than asked for")
         if fault == "garbage":
             return {"data": "text", "size": None}

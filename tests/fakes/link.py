@@ -56,7 +56,7 @@ class Net:
         self.fulls, self.key = fulls, key
         self.now = 0.0
         targets = [Target(f"tcp://full{index}:1", "F" * 40) for index in range(len(fulls))]
-        self.status: dict[str, int | str | bool] = {"node": "n", "release": "0.1.0", "every": 60}
+        self.status: dict[str, int | str | bool] = {"node": "n", "release": "0.1.0", "every": max(1, int(heartbeat))}
         self.light = light.Light(targets, heartbeat, lambda: 0.5, self.status, logs)
         self.open: dict[int, bytes] = {}
         self.routes = 0

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_agent.notes import NoteError
-from edge_agent.peers import evidence, events, frames, full, status
+from edge_agent.peers import events, evidence, frames, full, status
 from edge_agent.peers.heads import HeadError, Log
-from edge_agent.peers.wire import Beat, Echo, WireError, pack_beat, unpack_beat
+from edge_agent.peers.wire import Beat, Echo, WireError, pack_beat, unpack, unpack_beat
 from tests.fakes.link import KEY, FullSide, Net
 from tests.fakes.logs import FakeBlobs, FakeLog, Machine
 from tests.fuzz.test_wire_fuzz import EDIT, mutate
@@ -60,7 +60,7 @@ def parse_evidence(data: bytes) -> None:
 
 def parse_status(data: bytes) -> None:
     with contextlib.suppress(WireError):
-        told = frames.unpack(data, frames.MAX_REQUEST)
+        told = unpack(data, frames.MAX_REQUEST)
         made = status.apply({"node": "n"}, told)
         assert len(made) <= status.MAX_KEYS
         status.check_first(made)
@@ -95,7 +95,7 @@ def feed_light(data: bytes) -> None:
 def feed_service(data: bytes) -> None:
     """What the ledger and the storage of a full node answer is not trusted to have a form either."""
     with contextlib.suppress(WireError):
-        told = frames.unpack(data, frames.MAX_ANSWER)
+        told = unpack(data, frames.MAX_ANSWER)
         for op, args in ASKED:
             node = full.Full("f", "r", [KEY], 1)
             node.step(full.Heard(KEY, b"r", frames.request(1, "beat", {"set": FIRST})), 0.0)
@@ -134,7 +134,12 @@ def test_mutated_heads(seed: bytes, changes: list[tuple[str, int, int]]) -> None
 
 VALUE = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=70), st.binary(max_size=40)
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**64 - 1),
+        st.floats(),
+        st.text(max_size=70),
+        st.binary(max_size=40),
     ),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=5), inner, max_size=4)),
     max_leaves=12,
@@ -153,10 +158,6 @@ def test_well_formed_maps_of_the_wrong_shape(op: str, message: dict[str, object]
             parser(data)
 
 
-class _Liar(FullSide):
-    """Answers everything asked with something of the right form and wrong content, or nonsense."""
-
-
 @fuzz
 @given(st.lists(st.tuples(st.integers(0, 40), edits), max_size=6), st.booleans())
 def test_a_light_node_is_fed_with_mutated_answers_to_its_own_questions(
@@ -164,7 +165,7 @@ def test_a_light_node_is_fed_with_mutated_answers_to_its_own_questions(
 ) -> None:
     """Whatever comes back: only declared refusals, and the log that is held never gets shorter nor changes."""
     log = FakeLog(entries=6)
-    side = _Liar("f", Machine(log, FakeBlobs(b"blob")), logs=[log.verifier])
+    side = FullSide("f", Machine(log, FakeBlobs(b"blob")), logs=[log.verifier])
     at = dict(plan)
     count = 0
 
@@ -195,7 +196,8 @@ def million(number: int) -> None:
         began = time.monotonic()
         for _ in range(count):
             changes = [
-                (chance.choice(names), chance.randrange(2**16), chance.randrange(256)) for _ in range(chance.randint(1, 6))
+                (chance.choice(names), chance.randrange(2**16), chance.randrange(256))
+                for _ in range(chance.randint(1, 6))
             ]
             target(mutate(chance.choice(seeds), changes))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

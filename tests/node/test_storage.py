@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def pieces(size: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("mode", ["store", "cache"])
 def test_a_blob_far_larger_than_its_memory_goes_in_and_out(base: Path, mode: str) -> None:
-    options = {"cache_only": True, "cache_bytes": BLOB + (1 << 20)} if mode == "cache" else {}
+    options: dict[str, Any] = {"cache_only": True, "cache_bytes": BLOB + (1 << 20)} if mode == "cache" else {}
     with Running("storage", base, **options) as service, client(service.ready()) as storage:
         began = time.monotonic()
         key = storage.put_stream(pieces(BLOB), BLOB)
@@ -73,3 +74,74 @@ def test_a_blob_far_larger_than_its_memory_goes_in_and_out(base: Path, mode: str
     rates = [BLOB / (1 << 20) / seconds for seconds in (stored - began, read - stored, checked - restarted)]
     print(f"\n{mode}: in, out, checked and out: {', '.join(f'{rate:.0f}' for rate in rates)} MiB/s; peaks {peaks}")
     assert max(peaks) <= PEAK
+
+
+class Writing(threading.Thread):
+    """A client that stores, pins and unpins until the service is gone, and knows what was answered."""
+
+    def __init__(self, service: Running, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.stored: list[bytes] = []
+        self.pins: dict[bytes, bool] = {}
+        self.unsure: set[bytes] = set()  # asked for, and not answered
+        self._storage, self._random = client(service, timeout=2.0), random.Random(seed)
+
+    def run(self) -> None:
+        try:
+            with self._storage:
+                while True:
+                    self._step()
+        except ClientError:
+            pass
+
+    def _step(self) -> None:
+        if self.stored and self._random.random() < 0.5:
+            key = self._random.choice(self.stored)
+            self.unsure.add(key)
+            pinned = self._random.random() < 0.7
+            if pinned:
+                self._storage.pin(key)
+            else:
+                self._storage.unpin(key)
+            self.pins[key] = pinned
+            self.unsure.discard(key)
+        else:
+            size = self._random.choice((0, 100, 5000, 300_000, 3_000_000, 6_000_000))
+            self.stored.append(self._storage.put_stream(pieces(size), size))
+
+
+@pytest.mark.parametrize("mode", ["store", "cache"])
+def test_a_kill_at_any_moment_loses_nothing_that_was_answered_and_tears_nothing(base: Path, mode: str) -> None:
+    """``EDGE_AGENT_TEST_KILLS`` says how often."""
+    options: dict[str, Any] = {"cache_only": True, "cache_bytes": 1 << 40} if mode == "cache" else {}
+    chance = random.Random(KILLS)
+    stored: set[bytes] = set()
+    pins: dict[bytes, bool] = {}
+    for number in range(KILLS):
+        with Running("storage", base, **options) as service:
+            service.ready()
+            writing = Writing(service, number)
+            writing.start()
+            time.sleep(chance.uniform(0.0, 0.7))
+            service.process.send_signal(signal.SIGKILL)
+            service.process.wait()
+            writing.join()
+        stored |= set(writing.stored)
+        pins |= writing.pins
+        with Running("storage", base, **options) as again, client(again.ready()) as storage:
+            assert list((again.data / ("cache" if mode == "cache" else "blobs") / "uploads").iterdir()) == []
+            here = set(storage.hashes())
+            assert stored <= here, "answered, and lost"
+            for key in here - stored | set(writing.stored):
+                storage.get(key)  # raises when a byte is wrong
+            told = {each["hash"] for each in storage.wishes() if each["pinned"]}
+            for key, pinned in pins.items():
+                assert key in writing.unsure or (key in told) is pinned
+            pins |= {key: key in told for key in writing.unsure}
+            stored = here
+            health = storage.health()
+            assert health["corrupt"] == 0
+            if mode == "cache":
+                assert health["blobs"] == len(here)
+    print(f"\n{mode}: {KILLS} kills, {len(stored)} blobs, {len(pins)} pinned or unpinned")
+    assert len(stored) > KILLS // 2
