@@ -150,9 +150,9 @@ class Inventory:
     def damaged(self, key: bytes) -> None:
         """The blob's bytes are wrong: take it out of sight. What was wished of it stays."""
         self.damaged_blobs += 1
+        self.blobs.set_aside(key)
         if self.cache is not None:
             self.cache.remove(key)
-        self.blobs.set_aside(key)
 
     def missing(self) -> Iterator[bytes]:
         """What should be here and is not: pinned or set aside."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from .log import log
+from .log import WARNING, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Scrub:
     def __init__(
         self,
         blobs: Blobs,
-        damaged: Callable[[bytes], None],
+        damaged: Callable[[bytes], object],
         begun: Callable[[], None],
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -73,7 +73,7 @@ class Scrub:
         self._rate, self._idle = rate or self._usual, 0.0 if rate else IDLE
         self._due = self._clock()
         if self._round is None:
-            self._begin(self._due)
+            self._begin(self._due)  # may raise OSError
 
     def deadline(self) -> float | None:
         """When ``tick`` is due."""
@@ -84,14 +84,32 @@ class Scrub:
         began = self._clock()
         if self._due is None or self._due > began:
             return
-        if self._round is None:
-            self._begin(began)
+        try:
+            if self._round is None:
+                self._begin(began)
+            done = self._slice()
+        except OSError as error:  # of a directory; those of blobs count as damage
+            log("storage", f"scrub: given up: {error}; fix: check the disk", WARNING)
+            self._forget()
+            return
+        if done is None:
+            self.finished = self._wall()
+            self._forget()
+            log("storage", f"scrub: {self.blobs} blobs of {self.bytes} bytes are checked, {self.bad} were damaged")
+            return
+        now = self._clock()
+        self._due = now + pause(done, now - began, self._rate, self._idle)
+        if now - self._saved >= SAVE_EVERY:
+            self._save()
+            self._saved = now
+
+    def _slice(self) -> int | None:
+        """Bytes that were looked at; None: the round is over."""
         done = 0
         while self._round is not None and done < SLICE:
             found = next(self._round, None)
             if found is None:
-                self._end()
-                return
+                return None
             key, sound, size = found
             done += max(size, LEAST) if sound is not None else SLICE
             self.bytes += size
@@ -101,11 +119,7 @@ class Scrub:
             if sound is False:
                 self.bad += 1
                 self._damaged(key)
-        now = self._clock()
-        self._due = now + pause(done, now - began, self._rate, self._idle)
-        if now - self._saved >= SAVE_EVERY:
-            self._save()
-            self._saved = now
+        return done
 
     def state(self) -> Message:
         """{running, blobs, bytes, damaged, finished}: of the round under way or the last one; wall clock, or nil."""
@@ -132,13 +146,12 @@ class Scrub:
         self._round = self._slices(self._cursor)
         self._begun()
 
-    def _end(self) -> None:
+    def _forget(self) -> None:
+        """The round is over."""
         self._round, self._cursor = None, b""
         self._rate, self._idle = self._usual, IDLE
-        self.finished = self._wall()
         self._save()
         self._settle(0.0)
-        log("storage", f"scrub: {self.blobs} blobs of {self.bytes} bytes are checked, {self.bad} were damaged")
 
     def _slices(self, after: bytes) -> Iterator[tuple[bytes, bool | None, int]]:
         """(blob, None while there is more of it or whether it is sound, bytes looked at)."""

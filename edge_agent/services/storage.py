@@ -303,9 +303,7 @@ class Storage(Service):
         request.reply({"data": self._inventory.read(key, offset, length), "size": mark.size})
 
     def _checked(self, key: bytes, damaged: bool) -> None:
-        if damaged:
-            self._damaged(key)
-        if damaged and self._relay is None:
+        if damaged and (not self._damaged(key) or self._relay is None):
             why = "the blob was damaged on disk and has been taken out"
             self._refuse(key, RefusedError("corrupt", why, "get it from elsewhere"))
         else:
@@ -350,19 +348,30 @@ class Storage(Service):
         if error is not None:
             self._refuse(key, error)
             return
-        self._arrived(key)
-        self._resume(key)
+        try:
+            self._arrived(key)
+        except OSError as failed:
+            self._refuse(key, _full(failed))
+        else:
+            self._resume(key)
 
     def _restore(self) -> None:
         """What should be here and is not."""
         if self._relay is not None:
             self._fetches.later(self._inventory.missing(), self._now())
 
-    def _damaged(self, key: bytes) -> None:
+    def _damaged(self, key: bytes) -> bool:
+        """Take it out; False: not even that can be done."""
+        try:
+            self._inventory.damaged(key)
+        except OSError as error:
+            said = f"blob {key.hex()} is corrupt, and cannot be taken out: {error.strerror}; fix: check the disk"
+            log(self.name, said, WARNING)
+            return False
         log(self.name, f"blob {key.hex()} is corrupt and was taken out; fix: put it again, and check the disk", WARNING)
-        self._inventory.damaged(key)
         if self._relay is not None:
             self._fetches.later((key,), self._now())
+        return True
 
     # -- what is kept
 

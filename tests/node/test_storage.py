@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from edge_agent.services.client import PIECE, ClientError, Storage
-from tests.node.bundled import Running
+from edge_agent.peers import transport
+from edge_agent.services import keyfile
+from edge_agent.services.client import PIECE, ClientError, ServiceError, Storage
+from tests.node.bundled import Running, free_port, until
 
 BLOB = int(os.environ.get("EDGE_AGENT_TEST_BLOB", str(64 << 20)))  # bytes; 2147483648 for the claim of the page
 KILLS = int(os.environ.get("EDGE_AGENT_TEST_KILLS", "6"))
@@ -145,3 +147,125 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_answered_and_tears_nothing(
                 assert health["blobs"] == len(here)
     print(f"\n{mode}: {KILLS} kills, {len(stored)} blobs, {len(pins)} pinned or unpinned")
     assert len(stored) > KILLS // 2
+
+
+# -- blobs of peers, by real node services
+
+
+class Pair:
+    """A full node with a store, a light one with a cache that reads through."""
+
+    def __init__(self, base: Path) -> None:
+        self.base, self.port = base, free_port()
+        self.keys = {each: self._key(each) for each in ("full", "light")}
+        self.running: list[Running] = []
+
+    def _key(self, name: str) -> str:
+        path = self.base / name / "data/node"
+        path.mkdir(parents=True, mode=0o700)
+        secret = keyfile.load_or_make(str(path / "node.key"), "curve25519", 40, transport.new_secret, 0)
+        return transport.Key(secret.text).public
+
+    def start(self, where: str, name: str, **options: Any) -> Running:
+        self.running.append(Running(name, self.base / where, **options))
+        return self.running[-1].ready()
+
+    def full(self) -> tuple[Running, Running]:
+        link = {"mode": "full", "listen": f"tcp://127.0.0.1:{self.port}", "peers": [{"key": self.keys["light"]}]}
+        return self.start("full", "storage"), self.start("full", "node", p2p=link)
+
+    def light(self) -> tuple[Running, Running]:
+        peer = {"endpoint": f"tcp://127.0.0.1:{self.port}", "key": self.keys["full"]}
+        cache = {"cache_only": True, "cache_bytes": 64 << 20, "read_through": True, "scrub_interval": 0}
+        link = {"mode": "light", "peers": [peer], "heartbeat": 1}
+        return self.start("light", "storage", **cache), self.start("light", "node", p2p=link)
+
+    def close(self) -> None:
+        for each in self.running:
+            each.__exit__(None, None, None)
+
+
+@pytest.fixture
+def pair(base: Path) -> Iterator[Pair]:
+    made = Pair(base)
+    yield made
+    made.close()
+
+
+def test_a_cache_gets_what_a_peer_has_and_serves_it_when_the_peer_is_gone(pair: Pair) -> None:
+    store, full = pair.full()
+    cache, _ = pair.light()
+    data = os.urandom(3_000_000)
+    with client(store) as far, client(cache) as near:
+        key, later = far.put(data), far.put(b"never asked for while there was time")
+        assert not near.has(key)
+        assert near.get(key) == data
+        near.pin(key)
+        assert near.stat(key)["pinned"] is True
+        with pytest.raises(ServiceError) as caught:
+            near.get(bytes(32))
+        assert caught.value.code == "not-found"
+        full.process.kill()
+        full.process.wait()
+        assert near.get(key) == data
+        with pytest.raises(ServiceError) as caught:
+            near.get(later)
+        assert caught.value.code == "unreachable"
+    cache.process.kill()
+    cache.process.wait()
+    cache = pair.start("light", "storage", cache_only=True, cache_bytes=64 << 20)
+    with client(cache) as near:
+        assert near.get(key) == data
+        assert near.stat(key)["pinned"] is True
+
+
+def test_clients_share_a_transfer(pair: Pair) -> None:
+    store, _ = pair.full()
+    cache, _ = pair.light()
+    size = 8 << 20
+    with client(store) as far:
+        key = far.put_stream(pieces(size), size)
+    sizes: list[int] = []
+
+    def read() -> None:
+        with client(cache) as near:
+            sizes.append(sum(len(piece) for piece in near.get_stream(key)))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sizes == [size] * 4
+    with client(cache) as near:
+        families = {name: samples for name, _, _, samples in near.metrics()}
+    assert families["storage_fetched_bytes_total"] == [[{}, size]]
+    assert families["storage_fetches_total"][0] == [{"outcome": "fetched"}, 1]
+
+
+def test_a_scrub_brings_damaged_blobs_back_from_a_peer(pair: Pair) -> None:
+    store, _ = pair.full()
+    cache, _ = pair.light()
+    with client(store) as far, client(cache) as near:
+        keys = [far.put(os.urandom(50_000)) for _ in range(5)]
+        for key in keys:
+            near.get(key)
+        for key in keys[:3]:
+            path = cache.data / "cache" / key.hex()[:2] / key.hex()[2:]
+            with path.open("r+b") as file:
+                file.seek(40_000)
+                file.write(bytes(100))
+        near.scrub(rate=1 << 30)
+        until(lambda: near.health()["corrupt"] == 3, "the damage found")
+        until(lambda: all(near.has(key) for key in keys), "the blobs back")
+        for key in keys:
+            near.get(key)
+
+
+def test_without_a_node_service_it_says_so_and_serves_what_it_has(base: Path) -> None:
+    with Running("storage", base, cache_only=True, read_through=True) as cache, client(cache.ready()) as near:
+        key = near.put(b"x")
+        with pytest.raises(ServiceError, match="node does not run here") as caught:
+            near.get(bytes(32))
+        assert caught.value.code == "unreachable"
+        assert near.get(key) == b"x"
