@@ -14,6 +14,7 @@ is a needless reconnection.
 from __future__ import annotations
 
 import fcntl
+import os
 import resource
 import select
 import socket as sockets
@@ -30,7 +31,10 @@ EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 SPARE = 128  # descriptors for everything but connections
 SLACK = 64 * 1024  # bytes: the handshake, a read buffer of libzmq, heartbeats
 OVERHEAD = 64  # bytes of CURVE and of framing around a part, RFC 26: 33 and at most 9
-TURNS, TURN = 64, 2048  # without TCP's counter: arrivals, and those that so many bytes of a message may take
+TOTAL = 8 << 20  # bytes of unfinished messages, of all connections; in memory they are up to three times that (CURVE)
+TURN = 16 * 1024  # bytes that an arrival on a unix socket counts for: no kernel tells how many it was
+GROWTH = 8 << 20  # bytes that the process may grow by while one unfinished message arrives on a unix socket
+PAGE = resource.getpagesize()
 FIONREAD = 0x541B  # ioctl_tcp(2) SIOCINQ: bytes the kernel still holds
 INFO_RECEIVED = 128  # offset of tcpi_bytes_received (uint64), linux/tcp.h since 4.1
 
@@ -38,24 +42,25 @@ INFO_RECEIVED = 128  # offset of tcpi_bytes_received (uint64), linux/tcp.h since
 class _Listener:
     """What is accepted for one listening socket."""
 
-    __slots__ = ("bytes", "domain", "dropped", "monitor", "open", "turns")
+    __slots__ = ("domain", "dropped", "local", "monitor", "open", "tcp")
 
     def __init__(self, domain: str, monitor: Socket, limit: int, queue: int) -> None:
         self.domain, self.monitor = domain, monitor
-        self.bytes = (queue + 2) * (limit + OVERHEAD) + SLACK  # whole messages that wait are not an offence
-        self.turns = TURNS + limit // TURN
+        self.tcp = (queue + 2) * (limit + OVERHEAD) + SLACK  # bytes; whole messages that wait are not an offence
+        self.local = 4 * limit + 64 * TURN  # of these half are needed when every arrival is of 32 KiB, as libzmq's are
         self.open = self.dropped = 0
 
 
 class _Connection:
     """``since``: bytes (TCP) when its last message had been seen; None: not looked at since that one."""
 
-    __slots__ = ("listener", "since", "tcp", "turns")
+    __slots__ = ("listener", "memory", "owed", "since", "tcp")
 
     def __init__(self, listener: _Listener, tcp: bool) -> None:
         self.listener, self.tcp = listener, tcp
         self.since: int | None = 0
-        self.turns = 0
+        self.owed = 0  # bytes since its last message
+        self.memory = 0  # of the process, at the second arrival since then
 
 
 class Guard:
@@ -68,6 +73,8 @@ class Guard:
         self._most = max(SPARE, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE)
         self._listeners: dict[int, _Listener] = {}  # by the descriptor of its monitor
         self._connections: dict[int, _Connection] = {}
+        self._owed = 0
+        self._memory = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def watch(self, socket: Socket, domain: str, limit: int, queue: int) -> None:
         """Guard what ``socket`` will accept: parts of at most ``limit`` bytes, ``queue`` messages waiting."""
@@ -78,14 +85,16 @@ class Guard:
         monitor.rcvhwm = 0  # an event that is lost is a connection that nobody guards
         monitor.connect(name)
         fd = int(monitor.getsockopt(zmq.FD))
-        self._listeners[fd] = _Listener(domain, monitor, limit, queue)
+        self._listeners[fd] = listener = _Listener(domain, monitor, limit, queue)
         self._epoll.register(fd, select.EPOLLIN)
+        self._changes(listener)  # its descriptor speaks only after a read that found nothing, zmq_getsockopt(3) ZMQ_FD
 
     def close(self) -> None:
         """No connection is looked at any more."""
         for listener in self._listeners.values():
             listener.monitor.close(linger=0)
         self._epoll.close()
+        os.close(self._memory)
 
     def counts(self, domain: str) -> tuple[int, int]:
         """Connections of a domain: open ones, and those that were ended here."""
@@ -105,19 +114,23 @@ class Guard:
         """A whole message came by this connection."""
         connection = self._connections.get(fd)
         if connection is not None:
-            connection.since, connection.turns = None, 0
+            self._owes(connection, 0)
+            connection.since = None
 
     def drop(self, fd: int) -> None:
         """End this connection, if it is one of ours."""
-        connection = self._connections.get(fd)
+        connection = self._gone(fd)
         if connection is None:
             return
         connection.listener.dropped += 1
-        held = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, 0, fileno=fd)
+        try:
+            held = sockets.socket(fileno=fd)
+        except OSError:  # it has just ended by itself
+            return
         try:
             held.shutdown(sockets.SHUT_RDWR)
         except OSError:
-            pass  # it has just ended by itself
+            pass
         finally:
             held.detach()
 
@@ -128,8 +141,7 @@ class Guard:
             except zmq.Again:
                 return
             event, fd = struct.unpack("=Hi", told)  # zmq_socket_monitor(3); zmq.utils.monitor imports asyncio
-            if self._connections.pop(fd, None) is not None:
-                listener.open -= 1
+            self._gone(fd)
             if event == zmq.EVENT_ACCEPTED:
                 self._accepted(fd, listener, endpoint)
 
@@ -149,18 +161,41 @@ class Guard:
         except OSError:
             pass  # it has just ended
 
+    def _gone(self, fd: int) -> _Connection | None:
+        connection = self._connections.pop(fd, None)
+        if connection is not None:
+            self._owes(connection, 0)
+            connection.listener.open -= 1
+        return connection
+
+    def _owes(self, connection: _Connection, owed: int) -> None:
+        self._owed += owed - connection.owed
+        connection.owed = owed
+
     def _arrived(self, fd: int, connection: _Connection) -> None:
         listener = connection.listener
         if connection.tcp:
             taken = _taken(fd)
             if connection.since is None:
                 connection.since = taken
-            excess = taken - connection.since > listener.bytes
+            self._owes(connection, taken - connection.since)
+            excess = connection.owed > listener.tcp
         else:
-            connection.turns += 1
-            excess = connection.turns > listener.turns
+            self._owes(connection, connection.owed + TURN)
+            excess = connection.owed > listener.local or self._grown(connection)
         if excess:
             self.drop(fd)
+        while self._owed > TOTAL:  # no single one has too much: the one that has most goes
+            self.drop(max(self._connections, key=lambda each: self._connections[each].owed))
+
+    def _grown(self, connection: _Connection) -> bool:
+        """Has the process grown by too much since the message began that this connection does not finish?"""
+        if connection.owed == TURN:
+            return False  # most requests arrive at once
+        memory = int(os.pread(self._memory, 64, 0).split()[1]) * PAGE
+        if connection.owed == 2 * TURN:
+            connection.memory = memory
+        return memory - connection.memory > GROWTH
 
 
 def _is_at(fd: int, endpoint: bytes) -> bool:
@@ -182,7 +217,10 @@ def _is_at(fd: int, endpoint: bytes) -> bool:
 
 def _taken(fd: int) -> int:
     """Bytes that libzmq has taken from a TCP connection since it began; 0 when it is over."""
-    held = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, 0, fileno=fd)
+    try:
+        held = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, 0, fileno=fd)
+    except OSError:
+        return 0
     try:
         info = held.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, INFO_RECEIVED + 8)
         waiting: int = struct.unpack("i", fcntl.ioctl(fd, FIONREAD, bytes(4)))[0]

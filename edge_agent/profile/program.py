@@ -19,6 +19,7 @@ from .system import DEFAULT_PATH, Account, System
 from .tree import Path
 
 OPTIONS = "EDGE_AGENT_SERVICE_OPTIONS"
+WHO = ("HOME", "USER", "LOGNAME")
 LOG_LEVEL = "EDGE_AGENT_LOG_LEVEL"
 
 Report = Callable[[Path, str, str], None]
@@ -84,6 +85,21 @@ class Program:
         )
         return made._replace(sandbox=self.confined.sandbox(path, service, made)) if runs else made
 
+    def shared(self, first: Service, made: model.Service, members: tuple[str, ...]) -> model.Service:
+        """The service ``made`` of several, as the account of their process, whose section is that of the first."""
+        path: Path = ("services", members[0])
+        if first.user is None:
+            account = self.confined.together(made.name, members)
+            env = {key: value for key, value in made.env if key in first.environment or key not in WHO}
+            gid = made.gid if first.group is not None else account.gid if account else None
+            made = made._replace(
+                uid=account.uid if account else None,
+                gid=gid,
+                groups=account.groups if account else (),
+                env=tuple(sorted((self._who(account) | env).items())),
+            )
+        return made._replace(sandbox=self.confined.sandbox(path, first, made))
+
     def _account(self, path: Path, service: Service) -> Account | None:
         """Who it runs as; None: as the agent."""
         if service.user is None:
@@ -115,12 +131,13 @@ class Program:
             )
         return gid
 
+    def _who(self, account: Account | None) -> dict[str, str]:
+        env = {"HOME": account.home if account else self.own_account.home}
+        return env | {"USER": account.name, "LOGNAME": account.name} if account and account.name else env
+
     def _environment(self, path: Path, service: Service, account: Account | None, runs: bool) -> dict[str, str]:
         """A clean base and what the profile says, nothing of the agent's own."""
-        home = account.home if account else self.own_account.home if runs else "/"
-        env = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8", "HOME": home}
-        if account and account.name:
-            env |= {"USER": account.name, "LOGNAME": account.name}
+        env = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8"} | (self._who(account) if runs or account else {"HOME": "/"})
         for name, leaf in service.environment.items():
             try:
                 env[name] = substitute(leaf.text, self.environ) if runs else leaf.text

@@ -1,7 +1,8 @@
 """How much one peer may ask for: token buckets (RFC 2697 has the terms) for requests and for bytes. Pure.
 
-A peer that is over its rate is answered ``busy``. One that goes on all the same is cut off, and not let in again for a
-while: of many peers behind one ZeroMQ socket a single one cannot be left unread.
+A peer that is over its rate is answered ``busy``, which costs it as much as an answer. One that goes on all the same,
+and so gets into debt, is cut off and not let in again for a while: of many peers behind one ZeroMQ socket a single one
+cannot be left unread.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 from ..records import Record
 
 OK, BUSY, CUT = "ok", "busy", "cut"
-PATIENCE = 64  # refusals in a row before a peer is cut off
+PATIENCE = 64  # requests of debt before a peer is cut off; of bytes, as many as the burst has
 PAUSE = 10.0  # seconds without it
-MOST_PEERS = 4096  # remembered at once; beyond, those with full buckets are forgotten
 
 
 class Rate(Record):
@@ -24,15 +24,14 @@ class Rate(Record):
 
 
 class _Peer:
-    __slots__ = ("at", "bytes", "refused", "requests")
+    __slots__ = ("at", "bytes", "requests")
 
     def __init__(self, rate: Rate, now: float) -> None:
         self.at, self.requests, self.bytes = now, rate.burst_requests, rate.burst_bytes
-        self.refused = 0
 
 
 class Rates:
-    """The buckets of all peers of one socket."""
+    """The buckets of all peers of one socket: no more of them than it has allowed keys."""
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
@@ -44,21 +43,18 @@ class Rates:
         """OK, BUSY, or CUT for one request of ``size`` bytes at ``now``, monotonic seconds."""
         peer = self._peers.get(user)
         if peer is None:
-            self._forget(now)
             peer = self._peers[user] = _Peer(self.rate, now)
         self._fill(peer, now)
-        if peer.requests >= 1 and peer.bytes >= size:
-            peer.requests -= 1
-            peer.bytes -= size
-            peer.refused = 0
+        enough = peer.requests >= 1 and peer.bytes >= size
+        peer.requests -= 1
+        peer.bytes -= size
+        if enough:
             return OK
         self.busy += 1
-        peer.refused += 1
-        if peer.refused <= PATIENCE:
+        if peer.requests > -PATIENCE and peer.bytes > -self.rate.burst_bytes:
             return BUSY
         self.cut += 1
         self._paused[user] = now + PAUSE
-        peer.refused = 0
         return CUT
 
     def welcome(self, user: str, now: float) -> bool:
@@ -74,13 +70,3 @@ class Rates:
         peer.at = now
         peer.requests = min(rate.burst_requests, peer.requests + rate.requests * passed)
         peer.bytes = min(rate.burst_bytes, peer.bytes + rate.bytes * passed)
-
-    def _forget(self, now: float) -> None:
-        if len(self._peers) < MOST_PEERS:
-            return
-        for user, peer in list(self._peers.items()):
-            self._fill(peer, now)
-            if peer.requests >= self.rate.burst_requests and peer.bytes >= self.rate.burst_bytes:
-                del self._peers[user]
-        while len(self._peers) >= MOST_PEERS:  # all of them busy: the one that was first
-            del self._peers[next(iter(self._peers))]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
 
-from .. import __version__
+from .. import __version__, callers
 from ..peers import transport
 from . import directory, keyfile, metrics, rates, requests
 from .errors import RefusedError, StartError
@@ -175,6 +176,9 @@ class Runtime:
             elif admitted == rates.BUSY:
                 request.fail(RefusedError("busy", "more requests or bytes than this peer may send", "wait, then ask"))
                 done = False
+            elif not self._may_ask(sender, request.op):
+                request.fail(RefusedError("denied", f"{sender} may not ask for {request.op[:64]!r}", "ask as root"))
+                done = False
             else:
                 done = requests.perform(request, self._operations)
             self._answered += done
@@ -182,6 +186,17 @@ class Runtime:
             if wanted(DEBUG):
                 asked = "sends what is no request" if request is None else f"asks {request.op[:64]!r}"
                 log(self.service.name, f"{sender} {asked}: {'done' if done else 'refused'}", DEBUG)
+
+    def _may_ask(self, sender: str, op: str) -> bool:
+        """Another service of this node may ask for what ``callers`` says; people whom the socket lets in, for all."""
+        uid = sender.removeprefix("uid:")
+        if uid == sender or int(uid) in (0, os.geteuid()):
+            return True
+        try:
+            user = pwd.getpwuid(int(uid)).pw_name
+        except KeyError:
+            return True
+        return callers.may_ask(user, self.service.name, op)
 
     def _handshakes_refused(self) -> int:
         return sum(self.gate.refused[domain] for domain in self._domains)

@@ -14,7 +14,7 @@ from .roots import Root, differences
 
 Packages = dict[tuple[str, str], Path]
 
-USERS = ("edge-agent", "edge-agent-identity", "edge-agent-node", "edge-agent-storage")
+USERS = ("edge-agent", "edge-agent-embedded", "edge-agent-identity", "edge-agent-node", "edge-agent-storage")
 ACCOUNTS = re.compile(r"/etc/(passwd|group|shadow|gshadow)-?")
 SERVICES = ("identity", "storage", "node")
 START = "deb-systemd-invoke start edge-agent.service"

@@ -331,11 +331,13 @@ def test_a_disabled_service_asks_nothing_of_the_machine() -> None:
 
 
 def test_services_of_later_releases_are_off_and_said() -> None:
-    profile = load_text("services:\n  ledger: {port: 5}\n  telemetry: {enabled: false}\n  identity: {mode: embedded}\n")
+    profile = load_text(
+        "services:\n  ledger: {port: 5}\n  telemetry: {enabled: false}\n  web: {command: [run], mode: embedded}\n"
+    )
     assert [each.enabled for each in profile.demands] == [False, False, True]
     assert profile.not_acted_on == (
         "services.ledger (line 2): not part of this release yet, treated as disabled",
-        "services.identity.mode (line 4): runs as a subprocess",
+        "services.web.mode (line 4): runs as a subprocess",
     )
 
 
