@@ -136,11 +136,23 @@ class Storage(Service):
     clients: Keys = ()
     cache_only: Flag = False
     cache_size: Annotated[int, Reader(readers.size(low=1))] | None = None
+    read_through: Flag | None = None
+    scrub_interval: Annotated[float, Reader(readers.duration(0.0, 366 * 86_400.0))] = 7 * 86_400.0
+    scrub_rate: Annotated[int, Reader(readers.size(64 * 1024, 2**40))] = 4 * MIB
+    blob_replicas: Annotated[int, Reader(readers.whole(1, 255, "replicas"))] = 1
 
     def options(self) -> dict[str, Any]:
-        """Port, its clients, and the cache's bound in bytes; without one the service chooses by its cgroup."""
-        cache = {"cache_only": self.cache_only, "cache_bytes": self.cache_size}
-        return {"port": self.port, "clients": self.clients} | cache
+        """Port, its clients, and the cache's bound in bytes; without one the service chooses by its cgroup.
+
+        ``read_through`` is None where that depends on whether there is a node service to ask.
+        """
+        cache = {"cache_only": self.cache_only, "cache_bytes": self.cache_size, "read_through": self.read_through}
+        scrub = {
+            "scrub_interval": self.scrub_interval,
+            "scrub_rate": self.scrub_rate,
+            "blob_replicas": self.blob_replicas,
+        }
+        return {"port": self.port, "clients": self.clients} | cache | scrub
 
 
 class Node(Service):

@@ -9,7 +9,7 @@ from typing import Any
 from .. import model
 from ..control import STATUS_NAME
 from . import checks
-from .bundled import P2p
+from .bundled import Node, P2p
 from .confined import Confined
 from .directories import Directories
 from .environment import substitute
@@ -174,8 +174,17 @@ class Program:
         own = self.timekeeping if service.bundled == model.TIMEKEEPER else service.options()
         if service.bundled == "telemetry":
             own = {**own, "status": f"{self.directories.run}/{STATUS_NAME}"}
+        if service.bundled == "storage" and own["read_through"] is None:
+            own["read_through"] = service.options()["cache_only"] and self._has_node()
         told = {OPTIONS: json.dumps(options | own)}
         return told | {LOG_LEVEL: "DEBUG"} if self.settings.development.debug_logging else told
+
+    def _has_node(self) -> bool:
+        """A light node, by which storage may ask full ones for blobs."""
+        return any(
+            isinstance(each, Node) and each.enabled and each.p2p.mode == "light"
+            for each in self.settings.services.values()
+        )
 
     def _argv(self, service: Service, resolve: Resolve) -> tuple[str, ...]:
         if service.bundled is not None:

@@ -186,9 +186,14 @@ class Identity(Client):
 
 
 class Storage(Client):
-    """Blobs by their SHA-256."""
+    """Blobs by their SHA-256.
+
+    A blob that is fetched from peers, or is large and not checked yet, may take minutes: ``patience`` is how many
+    seconds that may go on without a byte more.
+    """
 
     service = "storage"
+    patience = 60.0
 
     def put(self, data: bytes) -> bytes:
         """Store ``data``; its hash."""
@@ -213,7 +218,7 @@ class Storage(Client):
         """The blob in pieces. Raises ServiceError('corrupt') at the end when the bytes do not have that hash."""
         digest, offset, size = hashlib.sha256(), 0, 1
         while offset < size:
-            answer = self.ask("get", hash=key, offset=offset, length=PIECE)
+            answer = self._patiently("get", hash=key, offset=offset, length=PIECE)
             piece, size = answer["data"], answer["size"]
             if not piece and offset < size:
                 break
@@ -223,14 +228,61 @@ class Storage(Client):
         if digest.digest() != key:
             raise ServiceError("corrupt", "the bytes received do not have that hash", "get it from elsewhere")
 
+    def _patiently(self, op: str, **arguments: Any) -> Message:
+        """Ask until the blob is checked or fetched, as long as that goes on. Raises ServiceError('pending')."""
+        told, until = "", 0.0
+        while True:
+            try:
+                return self.ask(op, **arguments)
+            except ServiceError as error:
+                if error.code != "pending":
+                    raise
+                if error.why != told:  # says how far it is
+                    told, until = error.why, time.monotonic() + self.patience
+                elif time.monotonic() >= until:
+                    raise
+
     def has(self, key: bytes) -> bool:
         """Is the blob there?"""
         return self.ask("has", hash=key)["has"] is True
 
     def size(self, key: bytes) -> int:
         """Its size in bytes."""
-        size: int = self.ask("stat", hash=key)["size"]
+        size: int = self.stat(key)["size"]
         return size
+
+    def stat(self, key: bytes) -> Message:
+        """{size (bytes), pinned, replicas (nodes that should have it)}."""
+        return self.ask("stat", hash=key)
+
+    def pin(self, key: bytes) -> None:
+        """Keep the blob until it is unpinned; fetch it first where storage reads through."""
+        self._patiently("pin", hash=key)
+
+    def unpin(self, key: bytes) -> bool:
+        """Let it go when it has to; False when it was not pinned."""
+        return self.ask("unpin", hash=key)["unpinned"] is True
+
+    def replicas(self, key: bytes, wished: int | None = None) -> int:
+        """How many nodes should have the blob, from now on with ``wished`` (1 to 255)."""
+        told: int = self.ask("replicas", hash=key, **({} if wished is None else {"wished": wished}))["wished"]
+        return told
+
+    def wishes(self) -> Iterator[Message]:
+        """{hash, pinned, replicas} of every blob of which something was wished, ascending."""
+        answer = self.ask("wishes")
+        while True:
+            yield from answer["wishes"]
+            if not answer["more"]:
+                return
+            answer = self.ask("wishes", after=answer["wishes"][-1]["hash"])
+
+    def scrub(self, rate: int | None = None) -> Message:
+        """Check every blob now, reading ``rate`` bytes a second (default: the profile's); how it was up to now.
+
+        {running, blobs, bytes, damaged, finished (seconds since 1970, or None)}; later ones are in ``health``.
+        """
+        return self.ask("scrub", **({} if rate is None else {"rate": rate}))
 
     def delete(self, key: bytes) -> bool:
         """Remove the blob; False when it was not there."""

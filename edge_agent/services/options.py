@@ -11,6 +11,10 @@ Services that share a process are told by one object of such objects, by name.
     cluster_name  str | null
     cache_only    bool          storage: keep a bounded cache, not a store
     cache_bytes   int | null    storage: bound of the cache on disk; default: half of its cgroup's memory.max
+    read_through  bool          storage: fetch what is not here from full peers, by the node service
+    scrub_interval  number      storage: seconds from one scrub to the next; 0: only on demand
+    scrub_rate    int           storage: bytes a second that a scrub reads
+    blob_replicas int           storage: how many nodes should have a blob of which nothing else is said
     p2p           object        node: {mode: light | full, listen: str | null, heartbeat: seconds,
                                        peers: [{endpoint: str, key: str}], logs: [str], members: str | null}
     origin        str | null    ledger: the log's name; default: made from the names of cluster and node
@@ -54,6 +58,9 @@ MAX_LOGS = 16
 HEARTBEATS = (0.1, 86_400.0)  # seconds, shortest and longest
 INTERVALS = (0.1, 86_400.0)  # seconds
 LEAST_KEPT = 4 * 1024 * 1024  # bytes
+SCRUB_INTERVAL, LONGEST_INTERVAL = 7 * 86_400.0, 366 * 86_400.0  # seconds
+SCRUB_RATE = 4 * 1024 * 1024  # bytes a second
+MOST_REPLICAS = 255
 _Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
 
 
@@ -105,6 +112,10 @@ class Options(Record):
     cluster_name: str | None = None
     cache_only: bool = False
     cache_bytes: int | None = None
+    read_through: bool = False
+    scrub_interval: float = SCRUB_INTERVAL
+    scrub_rate: int = SCRUB_RATE
+    blob_replicas: int = 1
     link: Link = Link()
     control: str = ""
     profile: str = ""
@@ -159,6 +170,10 @@ def _options(name: str, given: Any, environ: Mapping[str, str], uid: int) -> Opt
         cluster_name=reader.name("cluster_name"),
         cache_only=reader.flag("cache_only"),
         cache_bytes=reader.whole("cache_bytes", 1, 2**63),
+        read_through=reader.flag("read_through"),
+        scrub_interval=reader.seconds("scrub_interval", (0.0, LONGEST_INTERVAL), SCRUB_INTERVAL),
+        scrub_rate=reader.whole("scrub_rate", 1, 2**40) or SCRUB_RATE,
+        blob_replicas=reader.whole("blob_replicas", 1, MOST_REPLICAS) or 1,
         link=_link(reader),
         control=reader.directory("control", os.path.join(run, "control")),
         profile=reader.text("profile", ""),

@@ -221,10 +221,37 @@ def test_a_bundled_service_is_told_its_options() -> None:
         "clients": [],
         "cache_only": True,
         "cache_bytes": 10_000_000,
+        "read_through": False,
+        "scrub_interval": 604_800.0,
+        "scrub_rate": 4 << 20,
+        "blob_replicas": 1,
         "p2p": {"mode": "light", "listen": None, "peers": [], "heartbeat": 60.0, "logs": [], "members": None},
         "node_id": "node-001",
         "cluster_name": "c",
     }
+
+
+@pytest.mark.parametrize(
+    ("storage", "node", "reads"),
+    [
+        ("cache_only: true", "p2p: light", True),
+        ("cache_only: true", "p2p: light, enabled: false", False),
+        ("cache_only: true", "p2p: full", False),
+        ("cache_only: false", "p2p: light", False),
+        ("read_through: false, cache_only: true", "p2p: light", False),
+        ("read_through: true", "p2p: full", True),
+    ],
+)
+def test_a_cache_reads_through_where_a_light_node_can_be_asked(storage: str, node: str, reads: bool) -> None:
+    profile = load_text(f"services: {{storage: {{{storage}}}, node: {{{node}}}}}")
+    env = {demand.service.name: dict(demand.service.env) for demand in profile.demands}["storage"]
+    assert json.loads(env["EDGE_AGENT_SERVICE_OPTIONS"])["read_through"] is reads
+
+
+def test_storage_is_told_about_scrubs_and_replicas() -> None:
+    text = "services: {storage: {scrub_interval: 30d, scrub_rate: 1MiB, blob_replicas: 3}}"
+    told = json.loads(dict(load_text(text).demands[0].service.env)["EDGE_AGENT_SERVICE_OPTIONS"])
+    assert (told["scrub_interval"], told["scrub_rate"], told["blob_replicas"]) == (30 * 86_400, 1 << 20, 3)
 
 
 def test_a_change_of_limits_does_not_restart_a_bundled_service() -> None:
