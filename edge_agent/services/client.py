@@ -304,7 +304,7 @@ class Ledger(Client):
     service = "ledger"
 
     def append(self, *entries: bytes) -> tuple[int, int]:
-        """Add entries, at most 60 KiB each; the index of the first, and the size of a tree that has them all."""
+        """Add entries, at most 60 KiB each and 1 MiB together; the index of the first, the size of a tree with all."""
         answer = self.ask("append", entries=list(entries))
         return answer["first"], answer["size"]
 
