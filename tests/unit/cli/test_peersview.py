@@ -42,7 +42,8 @@ def test_a_forked_log_says_so() -> None:
 def test_a_full_node_shows_what_light_ones_say_of_themselves() -> None:
     status = {"profile": "edge", "memory": 40, "cpu": 10, "up": 3, "of": 4, "degraded": True}
     light = {"key": "k" * 40, "state": "up", "node": "one", "release": "0.1.0", "age": 2.0, "refused": 0}
-    silent: dict[str, Any] = {"key": "j" * 40, "state": "never", "node": "", "release": "", "age": None, "refused": 0, "status": {}}
+    silent: dict[str, Any] = {"key": "j" * 40, "state": "never", "node": "", "release": "", "refused": 0}
+    silent |= {"age": None, "status": {}}
     peers = [light | {"version": 2, "status": status}, silent]
     text = "\n".join(render(told(mode="full", peers=peers, refused=[], evidence=[]), 100.0))
     for part in ("edge DEGRADED", "40%", "3 of 4", "kkkkkkkk...", "never"):
