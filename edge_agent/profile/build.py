@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from ..demand import Amount, Demand, Profile
 from ..model import TIMEKEEPER, Entry
-from . import files
+from . import calls, embedded, files
 from .bundled import HERE
 from .directories import Directories
 from .graph import cycles
@@ -46,14 +46,15 @@ class Build:
         """The profile. Raises ProfileError."""
         settings, totals = self.settings, self.settings.deployment.resources
         schedule = self._schedule(name)
-        demands = tuple(self._demand(each, service) for each, service in settings.services.items())
+        demands = [self._demand(each, service) for each, service in settings.services.items()]
         self._check_dependencies()
+        demands = self._called(self._embedded(demands, schedule))
         self._check_totals()
         made = Profile(
             name=name,
             source=source,
             mode=settings.deployment.mode,
-            demands=demands,
+            demands=tuple(demands),
             memory_total=totals.total_memory,
             cpu_total=totals.total_cpu,
             memory_reserve=totals.agent_memory,
@@ -82,6 +83,51 @@ class Build:
             cpu_limit=resources.cpu.limit,
             bundled=service.bundled is not None,
         )
+
+    def _embedded(self, demands: list[Demand], schedule: tuple[Entry, ...]) -> list[Demand]:
+        """The demands, with one in the place of the first of those that share a process."""
+        sections = {name: each for name, each in self.settings.services.items() if self._shares(each)}
+        if len(sections) < 2:
+            return demands
+
+        def report(name: str, key: str, why: str, fix: str) -> None:
+            self._problem(("services", name, key), why, fix)
+
+        embedded.check(sections, report)
+        for entry in schedule:
+            for name in sections.keys() & set(entry.services):
+                why = f"{entry.name} of the schedule runs it, and it shares a process with others"
+                report(name, "mode", why, "mode: subprocess")
+        if embedded.NAME in self.settings.services.keys() - sections.keys():
+            report(embedded.NAME, "enabled", "is the name of the process of embedded services", "another name")
+        if self.problems:
+            return demands
+        members = [each for each in demands if each.service.name in sections]
+        first = self.settings.services[members[0].service.name]
+        one = embedded.merged(members, [sections[each.service.name].bundled or "" for each in members])
+        one = one._replace(service=self.program.shared(first, one.service, tuple(sections)))
+        made = []
+        for each in demands:
+            if each is members[0]:
+                made.append(one)
+            elif each not in members:
+                made.append(each._replace(service=embedded.renamed(each.service, frozenset(sections))))
+        for cycle in cycles({each.service.name: each.service.depends_on for each in made if each.enabled}):
+            path: Path = ("services", members[0].service.name, "mode")
+            self._problem(path, "depends on itself: " + " -> ".join(cycle), "mode: subprocess")
+        return made
+
+    def _called(self, demands: list[Demand]) -> list[Demand]:
+        """The demands, each service with the groups of those that it calls."""
+        shared = tuple(each.bundled or "" for each in self.settings.services.values() if self._shares(each))
+        kinds = {name: (each.bundled,) for name, each in self.settings.services.items() if each.bundled}
+        runs = [each for each in demands if each.enabled]
+        services = calls.let_in([(kinds.get(each.service.name, shared), each.service) for each in runs if each.bundled])
+        by_name = {service.name: service for service in services}
+        return [each._replace(service=by_name.get(each.service.name, each.service)) for each in demands]
+
+    def _shares(self, service: Service) -> bool:
+        return service.mode == "embedded" and service.bundled not in (None, TIMEKEEPER) and self._runs(service)
 
     def _schedule(self, name: str) -> tuple[Entry, ...]:
         settings = self.settings
@@ -165,7 +211,7 @@ class Build:
             elif service.bundled == TIMEKEEPER and service.enabled and not self.settings.schedule:
                 line = where(self.layers, path)
                 notes.append(f"services.{name} ({line}): this profile has no schedule, treated as disabled")
-            elif service.mode == "embedded":
+            elif service.mode == "embedded" and not self._shares(service):
                 line = where(self.layers, (*path, "mode"))
                 notes.append(f"services.{name}.mode ({line}): runs as a subprocess")
         if not self.settings.services:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from .. import model
+from ..callers import USER
 from ..text import CAPABILITIES
 from .directories import Directories
 from .sandbox import DAC_READ_SEARCH, Sandbox, inside
 from .service import Service
 from .system import Account, System
 from .tree import Path
-
-USER = "edge-agent-{}"
-"""The system user of a bundled service; the packages make them."""
 
 
 class Confined:
@@ -43,6 +41,13 @@ class Confined:
             why = f"their users may not enter {closed}; fix: chmod o+x {closed}, or install edge-agent elsewhere"
         self._as_root.setdefault(why, []).append(name)
         return None
+
+    def together(self, name: str, members: Collection[str]) -> Account | None:
+        """The user of the process that these services share, and that of none of them."""
+        for names in (*self._as_root.values(), self._reading):
+            names[:] = [each for each in names if each not in members]
+        self._as_root = {why: names for why, names in self._as_root.items() if names}
+        return self.account(name, name)
 
     def sandbox(self, path: Path, service: Service, made: model.Service) -> model.Sandbox:
         """The sandbox of ``made``: the one asked for, for a bundled service all of it, else none."""

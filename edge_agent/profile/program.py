@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import model
+from ..control import STATUS_NAME
 from . import checks
-from .bundled import P2p
+from .bundled import Node, P2p
 from .confined import Confined
 from .directories import Directories
 from .environment import substitute
@@ -19,6 +20,7 @@ from .system import DEFAULT_PATH, Account, System
 from .tree import Path
 
 OPTIONS = "EDGE_AGENT_SERVICE_OPTIONS"
+WHO = ("HOME", "USER", "LOGNAME")
 CURIOUS = ("ledger", "node")
 """Bundled services that ask the agent: for its events, and for the status that full peers are told."""
 LOG_LEVEL = "EDGE_AGENT_LOG_LEVEL"
@@ -86,6 +88,21 @@ class Program:
         )
         return made._replace(sandbox=self.confined.sandbox(path, service, made)) if runs else made
 
+    def shared(self, first: Service, made: model.Service, members: tuple[str, ...]) -> model.Service:
+        """The service ``made`` of several, as the account of their process, whose section is that of the first."""
+        path: Path = ("services", members[0])
+        if first.user is None:
+            account = self.confined.together(made.name, members)
+            env = {key: value for key, value in made.env if key in first.environment or key not in WHO}
+            gid = made.gid if first.group is not None else account.gid if account else None
+            made = made._replace(
+                uid=account.uid if account else None,
+                gid=gid,
+                groups=account.groups if account else (),
+                env=tuple(sorted((self._who(account) | env).items())),
+            )
+        return made._replace(sandbox=self.confined.sandbox(path, first, made))
+
     def _account(self, path: Path, service: Service) -> Account | None:
         """Who it runs as; None: as the agent."""
         if service.user is None:
@@ -117,12 +134,13 @@ class Program:
             )
         return gid
 
+    def _who(self, account: Account | None) -> dict[str, str]:
+        env = {"HOME": account.home if account else self.own_account.home}
+        return env | {"USER": account.name, "LOGNAME": account.name} if account and account.name else env
+
     def _environment(self, path: Path, service: Service, account: Account | None, runs: bool) -> dict[str, str]:
         """A clean base and what the profile says, nothing of the agent's own."""
-        home = account.home if account else self.own_account.home if runs else "/"
-        env = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8", "HOME": home}
-        if account and account.name:
-            env |= {"USER": account.name, "LOGNAME": account.name}
+        env = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8"} | (self._who(account) if runs or account else {"HOME": "/"})
         for name, leaf in service.environment.items():
             try:
                 env[name] = substitute(leaf.text, self.environ) if runs else leaf.text
@@ -154,8 +172,19 @@ class Program:
         if service.bundled in CURIOUS:
             options["control"] = f"{self.directories.run}/control"
         own = self.timekeeping if service.bundled == model.TIMEKEEPER else service.options()
+        if service.bundled == "telemetry":
+            own = {**own, "status": f"{self.directories.run}/{STATUS_NAME}"}
+        if service.bundled == "storage" and own["read_through"] is None:
+            own["read_through"] = service.options()["cache_only"] and self._has_node()
         told = {OPTIONS: json.dumps(options | own)}
         return told | {LOG_LEVEL: "DEBUG"} if self.settings.development.debug_logging else told
+
+    def _has_node(self) -> bool:
+        """A light node, by which storage may ask full ones for blobs."""
+        return any(
+            isinstance(each, Node) and each.enabled and each.p2p.mode == "light"
+            for each in self.settings.services.values()
+        )
 
     def _argv(self, service: Service, resolve: Resolve) -> tuple[str, ...]:
         if service.bundled is not None:

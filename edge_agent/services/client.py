@@ -129,9 +129,45 @@ class Client:
 
 
 class Identity(Client):
-    """The node's key."""
+    """The node's keys, tokens, and document."""
 
     service = "identity"
+
+    def document(self) -> str:
+        """The signed identity document: ``documents.parse`` reads it, ``documents.follow`` leads to it from a pin."""
+        text: str = self.ask("document")["document"]
+        return text
+
+    def token(self, audience: str, **claims: Any) -> str:
+        """A token for ``audience``. ``claims``: subject, scope, lifetime (seconds), nonce."""
+        token: str = self.ask("token", audience=audience, **claims)["token"]
+        return token
+
+    def challenge(self) -> str:
+        """A nonce to be put into a token that this node will check once, within two minutes."""
+        nonce: str = self.ask("challenge")["nonce"]
+        return nonce
+
+    def check(self, token: str, audience: str, document: str = "", pinned: bytes = b"") -> Message:
+        """{valid, claims} or {valid, code, why, fix}; of this node, or of the one whose ``document`` it is."""
+        other = {"document": document, "pinned": pinned} if document else {}
+        return self.ask("check", token=token, audience=audience, **other)
+
+    def rotate(self, overlap: int | None = None) -> str:
+        """The next key becomes the current one; the new document. ``overlap``: seconds the old one stays valid."""
+        given = {} if overlap is None else {"overlap": overlap}
+        text: str = self.ask("rotate", **given)["document"]
+        return text
+
+    def revoke(self, key: str, reason: str = "") -> str:
+        """``key`` (base64url or Z85) is valid for nothing any more; the new document."""
+        text: str = self.ask("revoke", key=key, reason=reason)["document"]
+        return text
+
+    def enrol(self, service: str, *keys: str) -> str:
+        """The CURVE keys (Z85) of a service of this node: the present one, and the next; the new document."""
+        text: str = self.ask("enrol", service=service, keys=list(keys))["document"]
+        return text
 
     def public(self) -> Message:
         """The identity document {node_id, ed25519 (base64), created (seconds since 1970)}."""
@@ -150,9 +186,14 @@ class Identity(Client):
 
 
 class Storage(Client):
-    """Blobs by their SHA-256."""
+    """Blobs by their SHA-256.
+
+    A blob that is fetched from peers, or is large and not checked yet, may take minutes: ``patience`` is how many
+    seconds that may go on without a byte more.
+    """
 
     service = "storage"
+    patience = 60.0
 
     def put(self, data: bytes) -> bytes:
         """Store ``data``; its hash."""
@@ -177,7 +218,7 @@ class Storage(Client):
         """The blob in pieces. Raises ServiceError('corrupt') at the end when the bytes do not have that hash."""
         digest, offset, size = hashlib.sha256(), 0, 1
         while offset < size:
-            answer = self.ask("get", hash=key, offset=offset, length=PIECE)
+            answer = self._patiently("get", hash=key, offset=offset, length=PIECE)
             piece, size = answer["data"], answer["size"]
             if not piece and offset < size:
                 break
@@ -187,14 +228,61 @@ class Storage(Client):
         if digest.digest() != key:
             raise ServiceError("corrupt", "the bytes received do not have that hash", "get it from elsewhere")
 
+    def _patiently(self, op: str, **arguments: Any) -> Message:
+        """Ask until the blob is checked or fetched, as long as that goes on. Raises ServiceError('pending')."""
+        told, until = "", 0.0
+        while True:
+            try:
+                return self.ask(op, **arguments)
+            except ServiceError as error:
+                if error.code != "pending":
+                    raise
+                if error.why != told:  # says how far it is
+                    told, until = error.why, time.monotonic() + self.patience
+                elif time.monotonic() >= until:
+                    raise
+
     def has(self, key: bytes) -> bool:
         """Is the blob there?"""
         return self.ask("has", hash=key)["has"] is True
 
     def size(self, key: bytes) -> int:
         """Its size in bytes."""
-        size: int = self.ask("stat", hash=key)["size"]
+        size: int = self.stat(key)["size"]
         return size
+
+    def stat(self, key: bytes) -> Message:
+        """{size (bytes), pinned, replicas (nodes that should have it)}."""
+        return self.ask("stat", hash=key)
+
+    def pin(self, key: bytes) -> None:
+        """Keep the blob until it is unpinned; fetch it first where storage reads through."""
+        self._patiently("pin", hash=key)
+
+    def unpin(self, key: bytes) -> bool:
+        """Let it go when it has to; False when it was not pinned."""
+        return self.ask("unpin", hash=key)["unpinned"] is True
+
+    def replicas(self, key: bytes, wished: int | None = None) -> int:
+        """How many nodes should have the blob, from now on with ``wished`` (1 to 255)."""
+        told: int = self.ask("replicas", hash=key, **({} if wished is None else {"wished": wished}))["wished"]
+        return told
+
+    def wishes(self) -> Iterator[Message]:
+        """{hash, pinned, replicas} of every blob of which something was wished, ascending."""
+        answer = self.ask("wishes")
+        while True:
+            yield from answer["wishes"]
+            if not answer["more"]:
+                return
+            answer = self.ask("wishes", after=answer["wishes"][-1]["hash"])
+
+    def scrub(self, rate: int | None = None) -> Message:
+        """Check every blob now, reading ``rate`` bytes a second (default: the profile's); how it was up to now.
+
+        {running, blobs, bytes, damaged, finished (seconds since 1970, or None)}; later ones are in ``health``.
+        """
+        return self.ask("scrub", **({} if rate is None else {"rate": rate}))
 
     def delete(self, key: bytes) -> bool:
         """Remove the blob; False when it was not there."""
@@ -250,6 +338,60 @@ class Ledger(Client):
         """Hand in cosignatures of a head of this log; how many of its witnesses have signed that by now."""
         count: int = self.ask("cosign", checkpoint=checkpoint)["count"]
         return count
+
+
+class Telemetry(Client):
+    """What everything on this node measures."""
+
+    service = "telemetry"
+
+    def gathered(self) -> bytes:
+        """The page, at most a second old, for ``telemetry_text.unpack_page``."""
+        page: bytes = self.ask("gathered")["page"]
+        return page
+
+
+class Analytics(Client):
+    """What was measured, in buckets of time."""
+
+    service = "analytics"
+
+    def record(self, metric: str, value: float, kind: str = "gauge", **labels: str) -> None:
+        """One sample of the caller's own. ``kind``: counter | gauge."""
+        self.ask("record", metric=metric, value=value, kind=kind, labels=labels)
+
+    def flush(self) -> None:
+        """Have what is held in memory written now."""
+        self.ask("flush")
+
+    def series(self, metric: str = "", **labels: str) -> Iterator[Message]:
+        """{metric, labels, kind} of each series with these labels and perhaps others."""
+        for answer in self._pages("series", metric=metric, labels=labels):
+            yield from answer["series"]
+
+    def query(self, metric: str, begin: int, end: int, step: int, **labels: str) -> list[Message]:
+        """{metric, labels, kind, step, times, number, total, low, high, last} of each series, times in [begin, end).
+
+        Times are unix seconds; ``step`` is the length of a bucket in seconds, perhaps another than the one asked for.
+        """
+        found: list[Message] = []
+        for answer in self._pages("query", metric=metric, labels=labels, to=end, step=step, **{"from": begin}):
+            for part in answer["series"]:
+                same = found and found[-1]["labels"] == part["labels"] and found[-1]["step"] == answer["step"]
+                if same:
+                    for column in ("times", "number", "total", "low", "high", "last"):
+                        found[-1][column] += part[column]
+                else:
+                    found.append({**part, "step": answer["step"]})
+        return found
+
+    def _pages(self, op: str, **arguments: Any) -> Iterator[Message]:
+        answer = self.ask(op, **arguments)
+        while True:
+            yield answer
+            if answer["after"] is None:
+                return
+            answer = self.ask(op, **arguments, after=answer["after"])
 
 
 class Node(Client):

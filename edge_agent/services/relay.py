@@ -22,8 +22,14 @@ BATCH = 64
 class Relay:
     """The way to the service ``name``. ``done(token, result)`` is called once for each ``ask``, even from in it."""
 
-    def __init__(self, runtime: Runtime, name: str, done: Callable[[int, Message | DeclinedError], None]) -> None:
-        self._runtime, self._name, self._done = runtime, name, done
+    def __init__(
+        self,
+        runtime: Runtime,
+        name: str,
+        done: Callable[[int, Message | DeclinedError], None],
+        within: float = ANSWER_WITHIN,
+    ) -> None:
+        self._runtime, self._name, self._done, self._within = runtime, name, done, within
         directory = os.path.dirname(runtime.service.options.run_dir)
         self._path = os.path.join(directory, name, f"{name}.sock")
         self._socket: transport.Socket | None = None
@@ -39,7 +45,7 @@ class Relay:
         """Give up what has not been answered."""
         late = [number for number, (_, until) in self._waiting.items() if until <= now]
         for number in late:
-            self._fail(number, f"{self._name} has not answered in {ANSWER_WITHIN:g} s")
+            self._fail(number, f"{self._name} has not answered in {self._within:g} s")
 
     def close(self) -> None:
         """Let go of the connection; nobody is told any more."""
@@ -49,7 +55,7 @@ class Relay:
     def ask(self, token: int, op: str, args: Message) -> None:
         """One request."""
         self._last += 1
-        self._waiting[self._last] = (token, self._runtime.now() + ANSWER_WITHIN)
+        self._waiting[self._last] = (token, self._runtime.now() + self._within)
         why = self._connect()
         data = pack({"v": PROTOCOL, "id": self._last, "op": op, **args})
         if self._socket is None:

@@ -39,7 +39,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
 class Running:
     """One service process, of one service or of several. Leaving the context kills it if it still runs.
 
-    ``options``: of the service; of several, what each is told by its name. ``before``: words before its command.
+    ``options``: of the service; of several, what each is told by its name. ``user``: whom it runs as, and its group.
+    ``before``: words before its command.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Running:
         base: Path,
         *,
         environ: dict[str, str] | None = None,
+        user: int | None = None,
         before: Sequence[str] = (),
         **options: Any,
     ) -> None:
@@ -59,9 +61,16 @@ class Running:
             run.mkdir(parents=True, exist_ok=True)
             own = options if len(names) == 1 else options.get(each, {})
             told[each] = {"name": each, "data_dir": str(base / "data" / each), "run_dir": str(run), **own}
+            if user is not None:  # as the agent makes them
+                for place, mode in ((run, 0o750), (base / "data" / each, 0o700)):
+                    place.mkdir(parents=True, exist_ok=True)
+                    os.chown(place, user, user)
+                    place.chmod(mode)
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = base / f"notify-{name}-{os.urandom(4).hex()}"
         self._notify.bind(str(path))
+        if user is not None:
+            os.chown(path, user, user)
         self.started = time.monotonic()
         with (base / f"{name}.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -73,6 +82,9 @@ class Running:
                 }
                 | (environ or {}),
                 cwd="/",
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 stdout=log,

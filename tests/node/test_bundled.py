@@ -20,11 +20,21 @@ import zmq
 
 from edge_agent.peers import transport
 from edge_agent.peers.wire import MAX_BEAT, Beat, pack, pack_beat
-from edge_agent.services.client import Client, Identity, Node, ServiceError, Storage, TimedOutError, UnreachableError
+from edge_agent.services.client import (
+    Client,
+    Identity,
+    Ledger,
+    Node,
+    ServiceError,
+    Storage,
+    TimedOutError,
+    UnreachableError,
+)
 from tests.node.bundled import PATIENCE, Running, free_port, until
 
-NAMES = ("identity", "storage", "node")
-CLIENTS: dict[str, type[Client]] = {"identity": Identity, "storage": Storage, "node": Node}
+NAMES = ("identity", "storage", "node", "ledger")
+CLIENTS: dict[str, type[Client]] = {"identity": Identity, "storage": Storage, "node": Node, "ledger": Ledger}
+ALONE: dict[str, dict[str, Any]] = {"ledger": {"record": False}}  # what it is told where no agent runs beside it
 
 Start = Callable[..., Running]
 Dealer = zmq.Socket[bytes]
@@ -43,7 +53,7 @@ def start(base: Path) -> Iterator[Start]:
     running: list[Running] = []
 
     def run(name: str, *, at: Path = base, **options: Any) -> Running:
-        running.append(Running(name, at, **options))
+        running.append(Running(name, at, **ALONE.get(name, {}), **options))
         return running[-1]
 
     yield run
@@ -279,6 +289,24 @@ def test_another_user_is_refused_by_the_file_and_by_the_handshake(start: Start, 
     assert subprocess.run(argv, env=environ, timeout=20, check=False).returncode == 42
     with Identity.local(str(service.run)) as client:
         assert client.health()["handshakes_refused"] >= 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs other users")
+def test_a_member_of_its_group_may_call_a_service_of_another_user(start: Start, base: Path) -> None:
+    """What the profile gives to the services that call others."""
+    base.chmod(0o755)
+    service = start("storage", user=54321).ready()
+    asking = (
+        "import os, sys\nos.setgroups([int(group) for group in sys.argv[2:]]); os.setgid(54322); os.setuid(54322)\n"
+        "from edge_agent.services.client import Storage, UnreachableError\n"
+        "try: Storage.local(sys.argv[1], timeout=5).health()\n"
+        "except UnreachableError: sys.exit(42)\n"
+    )
+    environ = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONDONTWRITEBYTECODE": "1"}
+    argv = [sys.executable, "-c", asking, str(service.run)]
+    assert subprocess.run([*argv, "54321"], env=environ, timeout=20, check=False).returncode == 0
+    assert subprocess.run([*argv, "54323"], env=environ, timeout=20, check=False).returncode == 42
+    assert subprocess.run(argv, env=environ, timeout=20, check=False).returncode == 42
 
 
 def test_a_client_is_told_what_is_in_the_way(base: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from edge_agent.peers import transport
-from edge_agent.services.client import Client, Identity, Node, Storage, TimedOutError
-from tests.node.bundled import Running, free_port
+from edge_agent.services.client import Client, Identity, Storage, TimedOutError
+from edge_agent.services.client import Node as Link
+from tests.node.bundled import Running, free_port, until
+from tests.node.harness import Node
 
-CLIENTS: dict[str, type[Client]] = {"identity": Identity, "storage": Storage, "node": Node}
+CLIENTS: dict[str, type[Client]] = {"identity": Identity, "storage": Storage, "node": Link}
 ALL = "+".join(CLIENTS)
 
 
@@ -35,7 +39,7 @@ def test_each_answers_on_its_own_socket_and_all_stop_together(base: Path) -> Non
             assert storage.get(storage.put(b"kept")) == b"kept"
         with Identity.local(str(service.runs["identity"])) as identity:
             assert identity.health()["node_id"] == "together"
-            assert identity.health()["answered"] == 2  # each counts its own
+            assert identity.health()["answered"] == 3  # its own: two of health, and node enrols its key
             assert identity.verify(b"x", identity.sign(b"x"))
         assert service.stop() == 0
         assert not any((run / f"{name}.sock").exists() for name, run in service.runs.items())
@@ -84,3 +88,24 @@ def test_one_that_cannot_start_is_named_and_nothing_is_left_open(base: Path) -> 
         assert not (base / "run/storage/storage.sock").exists()
         with Identity.local(str(alone.run)) as client:
             assert client.health()["pid"] == alone.pid
+
+
+def test_under_an_agent_they_are_one_service_and_come_back_together(node: Node) -> None:
+    services = "{identity: {mode: embedded}, storage: {mode: embedded, depends_on: identity}, node: {mode: embedded}}"
+    fast = "restart_policy: {delay: 100ms}"
+    node.start("--config", node.profile(f"services: {services.replace('mode: embedded', f'mode: embedded, {fast}')}"))
+    node.until_state("ready")
+    (pid,) = set(node.pids().values())
+    assert list(node.pids()) == ["embedded"]
+    run = node.run_dir / "bundled"
+    assert {path.parent.name for path in run.glob("*/*.sock")} == set(CLIENTS)
+    with Storage.local(str(run / "storage")) as storage:
+        key = storage.put(b"kept")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: node.pids().get("embedded") not in (None, pid), "a new process")
+    node.until_state("ready")
+    for name, client in CLIENTS.items():
+        with client.local(str(run / name)) as asked:
+            assert asked.health()["pid"] == node.pids()["embedded"]
+    with Storage.local(str(run / "storage")) as storage:
+        assert storage.get(key) == b"kept"

@@ -28,6 +28,8 @@ class FakeSystem:
         "edge-agent-identity": 901,
         "edge-agent-storage": 902,
         "edge-agent-node": 903,
+        "edge-agent-ledger": 904,
+        "edge-agent-embedded": 909,
     }
 
     def account(self, user: str) -> Account | None:

@@ -13,7 +13,7 @@ from edge_agent.model import Entry
 from edge_agent.peers.session import Target
 from edge_agent.profile.directories import find
 from edge_agent.services.errors import StartError
-from edge_agent.services.options import VARIABLE, Link, Options, read
+from edge_agent.services.options import VARIABLE, Exporter, Keeping, Link, Options, read
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 PEER = {"endpoint": "tcp://10.0.0.1:4001", "key": KEY}
@@ -69,9 +69,16 @@ def test_everything_of_the_contract_is_read() -> None:
         clients=[KEY],
         cache_only=True,
         cache_bytes=1000,
+        read_through=True,
+        scrub_interval=3600,
+        scrub_rate=1_000_000,
+        blob_replicas=3,
         node_id="node-001",
         cluster_name="production",
         p2p={"mode": "full", "listen": "tcp://0.0.0.0:4001", "peers": [{"key": KEY}], "heartbeat": 5},
+        http={"address": "::1", "port": 9100},
+        status="/run/x/status",
+        analytics={"interval": 10, "flush": 60.5, "max_bytes": 2**23},
         control="/run/x/control",
         profile="day",
         schedule=[{"name": "night", "begin": 1320, "end": 360, "days": [0, 4], "services": ["storage"], "grace": 60}],
@@ -86,10 +93,17 @@ def test_everything_of_the_contract_is_read() -> None:
         cluster_name="production",
         cache_only=True,
         cache_bytes=1000,
+        read_through=True,
+        scrub_interval=3600.0,
+        scrub_rate=1_000_000,
+        blob_replicas=3,
         link=Link("full", "tcp://0.0.0.0:4001", (Target("", KEY),), 5.0),
         control="/run/x/control",
         profile="day",
         schedule=(Entry("night", begin=1320, end=360, days=(0, 4), services=("storage",), grace=60.0),),
+        http=Exporter("::1", 9100),
+        status="/run/x/status",
+        keeping=Keeping(10.0, 60.5, 2**23),
     )
 
 
@@ -118,6 +132,12 @@ def test_other_keys_are_ignored_and_known() -> None:
         ({"cache_only": 1}, "cache_only"),
         ({"cache_bytes": -1}, "cache_bytes"),
         ({"cache_bytes": 1.5}, "cache_bytes"),
+        ({"read_through": "yes"}, "read_through"),
+        ({"scrub_interval": -1}, "scrub_interval"),
+        ({"scrub_interval": True}, "scrub_interval"),
+        ({"scrub_interval": 1e300}, "scrub_interval"),
+        ({"scrub_rate": 0}, "scrub_rate"),
+        ({"blob_replicas": 256}, "blob_replicas"),
         ({"data_dir": "relative"}, "data_dir"),
         ({"run_dir": "/a\0b"}, "run_dir"),
         ({"node_id": "a\nb"}, "node_id"),
@@ -130,6 +150,15 @@ def test_other_keys_are_ignored_and_known() -> None:
         ({"p2p": {"listen": "udp://x"}}, "p2p.listen"),
         ({"p2p": {"heartbeat": 0}}, "p2p.heartbeat"),
         ({"p2p": {"heartbeat": "30s"}}, "p2p.heartbeat"),
+        ({"http": 9090}, "http"),
+        ({"http": {"address": "localhost"}}, "http.address"),
+        ({"http": {"address": "a\0b"}}, "http.address"),
+        ({"http": {"port": -1}}, "http.port"),
+        ({"status": "status"}, "status"),
+        ({"analytics": []}, "analytics"),
+        ({"analytics": {"interval": 0}}, "analytics.interval"),
+        ({"analytics": {"flush": "10m"}}, "analytics.flush"),
+        ({"analytics": {"max_bytes": 2**20}}, "analytics.max_bytes"),
         ({"p2p": {"peers": {}}}, "p2p.peers"),
         ({"p2p": {"peers": ["x"]}}, "p2p.peers[0]"),
         ({"p2p": {"peers": [PEER, PEER]}}, "p2p.peers"),
@@ -164,7 +193,7 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*Options._fields, "p2p"]), JSON))
+@given(st.dictionaries(st.sampled_from([*Options._fields, "p2p", "analytics"]), JSON))
 def test_any_json_is_read_or_refused(given: dict[str, Any]) -> None:
     try:
         options = told(**given)
