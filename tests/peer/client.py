@@ -94,9 +94,10 @@ class Client:
         if not self._base:
             answer = self.ask("beat", set=status)
         else:
-            change = {key: value for key, value in status.items() if self._told.get(key) != value}
+            change: Frame = {key: value for key, value in status.items() if self._told.get(key) != value}
             change |= {key: None for key in self._told if key not in status}
-            answer = self.ask("beat", base=self._base, **({"set": change} if change else {}))
+            more: Frame = {"set": change} if change else {}
+            answer = self.ask("beat", base=self._base, **more)
             if answer.get("again"):
                 self._base = 0
                 return self.beat(**status)
@@ -155,7 +156,7 @@ class Client:
 
     def blob(self, digest: bytes, piece: int = 256 * 1024) -> bytes:
         """A blob, its hash checked."""
-        data = b""
+        data: bytes = b""
         while True:
             answer = self.ask("blob", hash=digest, offset=len(data), length=piece)
             data += answer["data"]
