@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .runtime import Runtime
 
-PATIENCE = 2.0  # seconds for an answer
+PATIENCE = 4.0  # seconds for an answer; Prometheus waits for a page ten by default
 CONNECT = 0.5  # seconds for the agent to say hello; it does so at once
 AWAY = 5.0  # seconds until an agent that could not be reached is tried again
 MAX_SOURCES = 64  # services asked

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from edge_agent import __version__
 
 from . import tools
 from .lab import Guest, Lab
-from .node import Node, pids
+from .node import PATIENCE, Node, pids
 from .payload import PROJECT
 from .target import Target, parse
 
@@ -174,20 +175,25 @@ def test_the_heavy_two_see_everything_as_users_who_may_do_nothing(device: Device
     assert {name: found[name] for name in before} == before
     for name in ("telemetry", "analytics"):
         assert device.guest.check(["stat", "-c", "%U", f"/proc/{found[name]}"]).strip() == f"edge-agent-{name}"
-    page = device.guest.check(["python3", "-c", SCRAPE])
-    assert "\nedge_agent_up 1\n" in page
+    wanted = ["edge_agent_up 1", 'edge_agent_analytics_samples_total{service="analytics"}']
     for name in found:
-        assert f'edge_agent_service_up{{service="{name}"}} 1\n' in page
-        assert f'edge_agent_service_cpu_seconds_total{{service="{name}"}}' in page
-        assert f'edge_agent_service_pressure_seconds_total{{kind="some",resource="memory",service="{name}"}}' in page
-    device.node.until(
-        lambda _status: (
-            "edge_agent_analytics_series" in device.guest.check(["python3", "-c", SCRAPE])
-            and 'edge_agent_analytics_samples_held{service="analytics"} 0\n'
-            not in device.guest.check(["python3", "-c", SCRAPE])
-        ),
-        "analytics has been let in by telemetry",
-    )
+        wanted += [
+            f'edge_agent_service_up{{service="{name}"}} 1',
+            f'edge_agent_service_cpu_seconds_total{{service="{name}"}} ',
+            f'edge_agent_service_pressure_seconds_total{{kind="some",resource="memory",service="{name}"}} ',
+        ]
+
+    def missing() -> list[str]:
+        page = device.guest.check(["python3", "-c", SCRAPE])
+        return [each for each in wanted if f"\n{each}" not in page]
+
+    end = time.monotonic() + PATIENCE
+    while missing() and time.monotonic() < end:
+        time.sleep(2)
+    said = [device.guest.run(["edge-agent", "logs", name]).output for name in ("telemetry", "analytics")]
+    assert (missing(), said) == ([], said)
+    series = device.guest.check(["python3", "-c", SCRAPE]).partition("edge_agent_analytics_series{")[2]
+    assert int(series.partition("} ")[2].split()[0]) > 100, "telemetry lets analytics in"
     assert device.prefer("edge") == before
     device.guest.check("rm /etc/edge-agent/profiles/metered.yaml")
 
