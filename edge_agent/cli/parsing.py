@@ -30,6 +30,7 @@ VERBS = {
     "shutdown": ("control", "stop all services and the agent"),
     "simulate": ("simulate", "show what the governor would decide over a trace"),
     "record": ("record", "record a trace of the running node, for simulate"),
+    "peers": ("peers", "show the other nodes, the heads of logs, and what was refused"),
     "service": ("service", "run a bundled service in the foreground"),
     "help": ("help", "show the verbs, the options of one, or the exit codes"),
 }

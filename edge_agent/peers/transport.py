@@ -270,14 +270,24 @@ def connection(frame: zmq.Frame) -> int:
 
 
 def send(socket: Socket, parts: list[bytes]) -> bool:
-    """Send without waiting; False when the peer is gone or does not read."""
-    try:
-        socket.send_multipart(parts, zmq.NOBLOCK)
-    except zmq.ZMQError as error:
-        if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-            return False
-        raise
-    return True
+    """Send without waiting; False when the peer is gone or does not read.
+
+    libzmq learns only now and then, once a millisecond or so, what its I/O thread has taken out of the queue, and may
+    call one full that is empty: an answer to somebody who asks quickly would be lost. Reading EVENTS makes it learn.
+    """
+    for last in (False, True):
+        try:
+            socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return False
+            if error.errno != zmq.EAGAIN:
+                raise
+            if not last:
+                socket.getsockopt(zmq.EVENTS)
+        else:
+            return True
+    return False
 
 
 def drain(socket: Socket, most: int, parts: int) -> Iterator[list[zmq.Frame]]:

@@ -12,12 +12,12 @@ from ..notes import NoteError, Verifier
 from . import readers
 from .checks import Health
 from .problems import ReadError
-from .readers import AbsolutePath, Before, Flag, Port, Reader
+from .readers import AbsolutePath, Before, Flag, Port, Reader, Whole
 from .section import Section
 from .service import MemoryAmounts, Resources, Service
 from .tree import Leaf
 
-HERE = frozenset(("identity", "storage", "node", "timekeeper"))
+HERE = frozenset(("identity", "storage", "node", "ledger", "timekeeper"))
 """Programs of this release. The others of ``service.DEFAULT_IMPORTANCE`` are known names without a program yet."""
 P2P_PORT = 4001
 MIB = 1 << 20
@@ -49,17 +49,16 @@ Key = Annotated[str, Reader(_z85_key)]
 Keys = Annotated[tuple[Key, ...], Before(readers.as_list)]
 
 
-def _verifier(value: object) -> str:
-    """The key of a log, C2SP signed-note: NAME+HASH+KEY."""
-    written = readers.text(value)
+def _vkey(value: object) -> str:
+    """A verifier key, https://c2sp.org/signed-note."""
     try:
-        Verifier.parse(written)
+        return Verifier.parse(readers.text(value)).vkey()
     except NoteError as error:
-        raise ReadError(f"not a verifier key: {error}", "write what the log's `key` shows: NAME+HASH+KEY") from error
-    return written
+        raise ReadError(f"not a verifier key: {error}", "write the NAME+HASH+KEY that its owner shows") from None
 
 
-LogKeys = Annotated[tuple[Annotated[str, Reader(_verifier)], ...], Before(readers.as_list)]
+VerifierKey = Annotated[str, Reader(_vkey)]
+VerifierKeys = Annotated[tuple[VerifierKey, ...], Before(readers.as_list)]
 
 
 class Peer(Section):
@@ -77,7 +76,7 @@ class P2p(Section):
     listen: Endpoint | None = None
     peers: Annotated[tuple[Peer, ...], Before(readers.as_list)] = ()
     heartbeat_interval: Annotated[float, Reader(readers.duration(1.0))] = 60.0
-    logs: LogKeys = ()
+    logs: VerifierKeys = ()
     members: AbsolutePath | None = None
 
     @classmethod
@@ -171,6 +170,36 @@ class Node(Service):
     def options(self) -> dict[str, Any]:
         """The link. ``port`` is part of ``listen`` here."""
         return {"p2p": self.p2p.told(self.port)}
+
+
+def _origin(value: object) -> str:
+    written = readers.text(value)
+    try:
+        return Verifier.of(written, bytes(32)).name
+    except NoteError as error:
+        raise ReadError(f"not a name for a log: {error}", "write one like example.com/log") from None
+
+
+class Ledger(Service):
+    """Keeps a log that cannot be changed unnoticed."""
+
+    port: Port | None = None
+    clients: Keys = ()
+    origin: Annotated[str, Reader(_origin)] | None = None
+    record: Flag = True
+    witnesses: VerifierKeys = ()
+    quorum: Whole = 0
+
+    @model_validator(mode="after")
+    def _quorum(self) -> Ledger:
+        if self.quorum > len(self.witnesses):
+            raise ReadError(f"quorum is more than the {len(self.witnesses)} witnesses", "lower it, or add witnesses")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Port, its clients, the log's name, whether the agent's events are entries, and who witnesses it."""
+        log = {"origin": self.origin, "record": self.record, "witnesses": self.witnesses, "quorum": self.quorum}
+        return {"port": self.port, "clients": self.clients} | log
 
 
 class Timekeeper(Service):

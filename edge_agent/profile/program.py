@@ -20,6 +20,8 @@ from .tree import Path
 
 OPTIONS = "EDGE_AGENT_SERVICE_OPTIONS"
 WHO = ("HOME", "USER", "LOGNAME")
+CURIOUS = ("ledger", "node")
+"""Bundled services that ask the agent: for its events, and for the status that full peers are told."""
 LOG_LEVEL = "EDGE_AGENT_LOG_LEVEL"
 
 Report = Callable[[Path, str, str], None]
@@ -166,11 +168,11 @@ class Program:
             "node_id": self.settings.deployment.node_id,
             "cluster_name": self.settings.deployment.cluster_name,
         }
+        if service.bundled in CURIOUS:
+            options["control"] = f"{self.directories.run}/control"
         own = self.timekeeping if service.bundled == model.TIMEKEEPER else service.options()
         if service.bundled == "storage" and own["read_through"] is None:
             own["read_through"] = service.options()["cache_only"] and self._has_node()
-        if service.bundled == "node":
-            own["control"] = f"{self.directories.run}/control"  # for the status that it tells its full peers
         told = {OPTIONS: json.dumps(options | own)}
         return told | {LOG_LEVEL: "DEBUG"} if self.settings.development.debug_logging else told
 

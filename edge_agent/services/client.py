@@ -262,8 +262,50 @@ class Storage(Client):
             answer = self.ask("list", after=answer["hashes"][-1])
 
 
+class Ledger(Client):
+    """The log. ``edge_agent.tlog`` verifies proofs, ``edge_agent.notes`` heads."""
+
+    service = "ledger"
+
+    def append(self, *entries: bytes) -> tuple[int, int]:
+        """Add entries, at most 60 KiB each; the index of the first, and the size of a tree that has them all."""
+        answer = self.ask("append", entries=list(entries))
+        return answer["first"], answer["size"]
+
+    def head(self, *, witnessed: bool = False) -> bytes:
+        """The signed checkpoint; ``witnessed``: the latest that enough witnesses have cosigned."""
+        head: bytes = self.ask("head", witnessed=witnessed)["checkpoint"]
+        return head
+
+    def vkey(self) -> str:
+        """The log's verifier key, which others pin."""
+        vkey: str = self.ask("key")["vkey"]
+        return vkey
+
+    def inclusion(self, place: int | bytes, size: int) -> tuple[bytes, int, list[bytes]]:
+        """Leaf hash, index and proof of the entry with this index, or of the first with this leaf hash."""
+        given = {"hash": place} if isinstance(place, bytes) else {"index": place}
+        answer = self.ask("inclusion", size=size, **given)
+        return answer.get("hash", place), answer["index"], answer["proof"]
+
+    def consistency(self, size1: int, size2: int) -> list[bytes]:
+        """The proof that the log of ``size1`` entries is the beginning of the one of ``size2``."""
+        proof: list[bytes] = self.ask("consistency", **{"from": size1, "to": size2})["proof"]
+        return proof
+
+    def entries(self, start: int, most: int = 1000) -> list[bytes]:
+        """Entries from index ``start`` on, as many as one answer holds; [] at the end."""
+        entries: list[bytes] = self.ask("entries", start=start, most=most)["entries"]
+        return entries
+
+    def cosign(self, checkpoint: bytes) -> int:
+        """Hand in cosignatures of a head of this log; how many of its witnesses have signed that by now."""
+        count: int = self.ask("cosign", checkpoint=checkpoint)["count"]
+        return count
+
+
 class Node(Client):
-    """The link to other nodes."""
+    """The link to other nodes. A light node asks its full peers for what is not here: give it half a minute."""
 
     service = "node"
 
@@ -275,3 +317,37 @@ class Node(Client):
         """This node's CURVE public key (Z85)."""
         key: str = self.ask("key")["public"]
         return key
+
+    def heads(self) -> list[Message]:
+        """The logs that are believed: [{origin, size, root, time, source, forked, checked}]."""
+        heads: list[Message] = self.ask("heads")["heads"]
+        return heads
+
+    def refused(self) -> Message:
+        """What was not believed lately, and what is held against logs: {refused: [...], evidence: [...]}."""
+        return self.ask("refused")
+
+    def includes(self, origin: str, leaf: bytes) -> tuple[int, int]:
+        """(index, size): where the leaf with this hash is, as proved under the head of ``size`` entries."""
+        answer = self.ask("includes", origin=origin, hash=leaf)
+        return answer["index"], answer["size"]
+
+    def entries(self, origin: str, start: int, most: int) -> list[bytes]:
+        """At least one entry from ``start`` on, each proved to be there."""
+        entries: list[bytes] = self.ask("entries", origin=origin, start=start, most=most)["entries"]
+        return entries
+
+    def submit(self, origin: str, entry: bytes) -> tuple[int, int]:
+        """(index, size) that a full peer promises; ``includes`` proves it later."""
+        answer = self.ask("submit", origin=origin, entry=entry)
+        return answer["index"], answer["size"]
+
+    def fetch(self, key: bytes) -> bytes:
+        """A whole blob from the best full peer, in memory. Raises ServiceError('wrong-blob') at its end."""
+        data, size = b"", 1
+        while len(data) < size:
+            answer = self.ask("fetch", hash=key, offset=len(data), length=PIECE)
+            data, size = data + answer["data"], answer["size"]
+            if size == 0:
+                break
+        return data

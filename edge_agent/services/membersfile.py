@@ -25,10 +25,10 @@ class MembersFile:
     """
 
     def __init__(self, path: str, always: Iterable[str], now: Callable[[], float]) -> None:
-        self._path, self._always, self._now = path, frozenset(always), now
+        self._path, self._always, self._now = path, dict.fromkeys(always), now
         self._seen: tuple[int, int, int] | None = None
         self._due = 0.0
-        self.keys: frozenset[str] = self._always
+        self.keys: dict[str, None] = self._always  # in order
         if path:
             try:
                 self._seen, self.keys = self._load()
@@ -55,8 +55,8 @@ class MembersFile:
         found = os.stat(self._path)
         return found.st_ino, found.st_mtime_ns, found.st_size
 
-    def _load(self) -> tuple[tuple[int, int, int], frozenset[str]]:
-        stamp, keys = self._stamp(), set(self._always)
+    def _load(self) -> tuple[tuple[int, int, int], dict[str, None]]:
+        stamp, keys = self._stamp(), dict(self._always)
         if stamp[2] > MOST:
             raise ValueError(f"larger than {MOST} bytes")
         with open(self._path, encoding="utf-8") as file:
@@ -66,5 +66,5 @@ class MembersFile:
                     continue
                 if not is_key(words[0]):
                     raise ValueError(f"line {number} begins with no key")
-                keys.add(words[0])
-        return stamp, frozenset(keys)
+                keys[words[0]] = None
+        return stamp, keys

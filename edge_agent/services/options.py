@@ -17,7 +17,11 @@ Services that share a process are told by one object of such objects, by name.
     blob_replicas int           storage: how many nodes should have a blob of which nothing else is said
     p2p           object        node: {mode: light | full, listen: str | null, heartbeat: seconds,
                                        peers: [{endpoint: str, key: str}], logs: [str], members: str | null}
-    control       str           timekeeper, node: the agent's control socket
+    origin        str | null    ledger: the log's name; default: made from the names of cluster and node
+    record        bool          ledger: whether events of the agent are entries; default: yes
+    witnesses     [str]         ledger: verifier keys of those whose cosignatures are kept
+    quorum        int           ledger: how many of them make a head a witnessed one
+    control       str           timekeeper, ledger, node: the agent's control socket
     profile       str           timekeeper: the profile whose schedule it keeps
     schedule      [object]      timekeeper: its entries, as ``model.Entry``
 
@@ -34,6 +38,7 @@ import os
 import pwd
 
 from ..model import Entry
+from ..notes import NoteError, Verifier
 from ..peers.session import Target
 from ..peers.wire import MAX_NAME
 from ..records import Record
@@ -65,6 +70,15 @@ class Link(Record):
     members: str = ""  # full: a file with one more key a line, read again when it changes; '': none
 
 
+class LogOptions(Record):
+    """The ledger's part."""
+
+    origin: str | None = None
+    record: bool = True
+    witnesses: tuple[Verifier, ...] = ()
+    quorum: int = 0
+
+
 class Options(Record):
     """Everything a bundled service is told."""
 
@@ -86,6 +100,7 @@ class Options(Record):
     profile: str = ""
     schedule: tuple[Entry, ...] = ()
     ignored: tuple[str, ...] = ()  # keys without a meaning here
+    log: LogOptions = LogOptions()
 
 
 def read_all(names: Sequence[str], environ: Mapping[str, str], uid: int) -> list[Options]:
@@ -139,6 +154,7 @@ def _options(name: str, given: Any, environ: Mapping[str, str], uid: int) -> Opt
         control=reader.directory("control", os.path.join(run, "control")),
         profile=reader.text("profile", ""),
         schedule=_schedule(reader),
+        log=_log(reader),
         ignored=tuple(sorted(key for key in given if key not in reader.known)),
     )
     if reader.problems:
@@ -178,6 +194,19 @@ def _logs(reader: _Reader) -> tuple[str, ...]:
         return tuple(given)
     reader.wrong("logs", f"is not a list of at most {MAX_LOGS} verifier keys")
     return ()
+
+
+def _log(reader: _Reader) -> LogOptions:
+    origin = reader.text("origin", "")
+    given, witnesses = reader.get("witnesses", []), []
+    try:
+        if origin:
+            Verifier.of(origin, bytes(32))  # a name as a key may have it
+        witnesses = [Verifier.parse(each) for each in given]
+    except (NoteError, TypeError) as error:
+        reader.wrong("origin and witnesses", f"are not a name and a list of verifier keys: {error}")
+    quorum = reader.whole("quorum", 0, len(witnesses)) or 0
+    return LogOptions(origin or None, reader.flag("record", default=True), tuple(witnesses), quorum)
 
 
 def _schedule(reader: _Reader) -> tuple[Entry, ...]:
@@ -313,12 +342,12 @@ class _Reader:
         self.wrong(key, f"is not a number of seconds from 0 to {most:g}")
         return default
 
-    def flag(self, key: str) -> bool:
-        value = self.get(key, False)
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        value = self.get(key, default)
         if isinstance(value, bool):
             return value
         self.wrong(key, "is neither true nor false")
-        return False
+        return default
 
     def keys(self, key: str) -> list[str]:
         value = self.get(key, [])

@@ -87,9 +87,13 @@ class Runtime:
 
     # -- for services
 
-    def watch(self, socket: transport.Socket, call: Callable[[], None]) -> None:
-        """Call ``call`` whenever ``socket`` has something to read."""
+    def watch(self, socket: transport.Socket | int, call: Callable[[], None]) -> None:
+        """Call ``call`` whenever ``socket``, or a descriptor, has something to read."""
         self._loop.watch(socket, call)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Do not look at it any more; its owner closes it."""
+        self._loop.forget(descriptor)
 
     def forget(self, socket: transport.Socket) -> None:
         """Close ``socket``, dropping what it has not sent."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Declined(Exception):
+class DeclinedError(Exception):
     """As ``peers.serving.DeclinedError``."""
 
     def __init__(self, code: str, why: str = "") -> None:
@@ -50,26 +50,26 @@ class FakeNode:
     def answer(self) -> None:
         """To the oldest question."""
         token, args = self.waiting.popleft()
-        self.deliver(token, self._result(**args))
+        self.deliver(token, self._result(args["hash"], args["offset"], args["length"]))
 
-    def _result(self, hash: bytes, offset: int, length: int) -> Any:
+    def _result(self, key: bytes, offset: int, length: int) -> Any:
         fault = self.faults.popleft() if self.faults else ""
         if fault not in ("", "corrupt", "size", "short", "garbage"):
-            return Declined(fault, "so it is")
-        if hash not in self.blobs:
-            return Declined("not-found", "no peer has it")
-        blob = self.blobs[hash]
-        passed = self._passed.setdefault(hash, bytearray())
+            return DeclinedError(fault, "so it is")
+        if key not in self.blobs:
+            return DeclinedError("not-found", "no peer has it")
+        blob = self.blobs[key]
+        passed = self._passed.setdefault(key, bytearray())
         if offset == 0:
             passed.clear()
         elif offset != len(passed):
-            return Declined("bad-request", "pieces of a blob are asked for in order")
+            return DeclinedError("bad-request", "pieces of a blob are asked for in order")
         data, size = blob[offset : offset + length], len(blob)
         if fault == "corrupt":
             data = bytes(len(data)) if any(data) else b"\1" * len(data)
         passed += data
-        if self.checks and len(passed) == size and hashlib.sha256(passed).digest() != hash:
-            return Declined("wrong-blob", "the bytes have another hash than asked for")
+        if self.checks and len(passed) == size and hashlib.sha256(passed).digest() != key:
+            return DeclinedError("wrong-blob", "the bytes have another hash than asked for")
         if fault == "garbage":
             return {"data": "text", "size": None}
         return {"data": data[1:] if fault == "short" else data, "size": size + (fault == "size")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -43,6 +44,10 @@ class Rig:
 
     def view(self, key: str = A) -> members.View:
         return next(view for view in self.side.full.views() if view.key == key)
+
+
+def since(size: int) -> dict[str, Any]:
+    return {"from": size}
 
 
 def test_a_first_beat_is_answered_with_who_is_here() -> None:
@@ -230,10 +235,10 @@ def test_a_head_comes_with_the_proof_from_what_is_known() -> None:
     log = FakeLog(entries=9)
     rig = Rig(log)
     rig.hello()
-    answer = rig.say("head", origin="log.example", **{"from": 4})
+    answer = rig.say("head", origin="log.example", **since(4))
     assert answer["note"] == log.note()
     assert answer["proof"] == log.answer("consistency", {"from": 4, "to": 9})["proof"]  # type: ignore[index]
-    assert "proof" not in rig.say("head", origin="log.example", **{"from": 9})
+    assert "proof" not in rig.say("head", origin="log.example", **since(9))
     assert "proof" not in rig.say("head", origin="log.example")
     assert rig.code(rig.say("head", origin="other")) == "unknown-log"
     assert rig.code(rig.say("head", origin=7)) == "bad-request"
@@ -243,10 +248,10 @@ def test_the_ledger_is_not_asked_again_for_what_was_just_said() -> None:
     rig = Rig(FakeLog(entries=9))
     rig.hello()
     for _ in range(10):
-        rig.say("head", origin="log.example", **{"from": 4})
+        rig.say("head", origin="log.example", **since(4))
     assert [call.op for call in rig.machine.calls] == ["head", "consistency"]
     rig.now = serving.FRESH
-    rig.say("head", origin="log.example", **{"from": 4})
+    rig.say("head", origin="log.example", **since(4))
     assert [call.op for call in rig.machine.calls] == ["head", "consistency", "head"]
 
 
@@ -268,7 +273,7 @@ def test_a_new_head_and_new_evidence_change_the_news() -> None:
             if "error" in told:
                 told = rig.hello()
         seen.append(told["news"])
-    changes = [later != earlier for earlier, later in zip(seen, seen[1:], strict=False)]
+    changes = [later != earlier for earlier, later in pairwise(seen)]
     assert changes == [True, True, False, True, False]
     assert [each["kind"] for each in rig.say("announced")["evidence"]] == ["fork"]
 
@@ -297,7 +302,7 @@ def test_inclusion_entries_consistency_submit_and_blob_are_passed_on() -> None:
     rig = Rig(log, b"blob")
     rig.hello()
     rig.say("head", origin="log.example")
-    where = {"origin": "log.example", "size": 9}
+    where: dict[str, Any] = {"origin": "log.example", "size": 9}
     by_index = rig.say("inclusion", **where, index=3)
     by_hash = rig.say("inclusion", **where, hash=log.leaves(9)[3])
     assert by_index["hash"] == log.leaves(9)[3]
@@ -306,7 +311,7 @@ def test_inclusion_entries_consistency_submit_and_blob_are_passed_on() -> None:
     assert (some["entries"], len(some["proofs"])) == (log.entries[7:], 2)
     assert rig.code(rig.say("entries", **where, start=9, most=1)) == "bad-request"
     assert rig.code(rig.say("inclusion", **where, hash=bytes(32))) == "not-found"
-    assert rig.say("consistency", origin="log.example", **{"from": 2, "to": 9})["proof"]
+    assert rig.say("consistency", origin="log.example", to=9, **since(2))["proof"]
     assert rig.say("submit", origin="log.example", entry=b"new")["index"] == 9
     piece = rig.say("blob", hash=next(iter(rig.machine.blobs.blobs)), offset=1, length=2)
     assert (piece["data"], piece["size"]) == (b"lo", 4)

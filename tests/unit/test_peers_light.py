@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -35,14 +36,15 @@ def refusals(made: Net) -> list[str]:
     return [each.code for each in made.light.refused]
 
 
-def includes(made: Net, entry: bytes, token: object = "t") -> events.Done | events.Failed | None:
+def includes(made: Net, entry: bytes, token: object = 1) -> events.Done | events.Failed | None:
     log = made.light.beliefs.logs["log.example"]
     return made.ask(inquiries.includes(token, log, tlog.leaf_hash(entry)))
 
 
 def fetch(made: Net, blob: bytes, piece: int = 4096, client: str = "c", digest: bytes | None = None) -> bytes | str:
     """The whole blob by pieces, or the code of the refusal."""
-    data, digest = b"", digest or hashlib.sha256(blob).digest()
+    data: bytes = b""
+    digest = digest or hashlib.sha256(blob).digest()
     while True:
         token = object()
         inquiry = made.light.transfers.fetch(token, client, digest, len(data), piece, made.now)
@@ -144,7 +146,7 @@ def test_a_silent_peer_is_tried_ever_more_rarely_up_to_ten_minutes() -> None:
         times.append(made.now)
         while made.open:
             made.tick(0.25)
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps == sorted(gaps)
     assert gaps[0] == pytest.approx(10.875, abs=0.5)
     assert gaps[-1] == pytest.approx(10 + 600 * 0.875, abs=1)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.model import Entry
-from edge_agent.peers.light import Target
+from edge_agent.peers.session import Target
 from edge_agent.profile.directories import find
 from edge_agent.services.errors import StartError
 from edge_agent.services.options import VARIABLE, Link, Options, read
