@@ -7,6 +7,7 @@ leave a torn file; reading finds out, because after a start no byte of a blob is
 
 from __future__ import annotations
 
+import errno
 import os
 from array import array
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 HASH = 32  # bytes
 PIECE = 64 * 1024  # bytes read at a time while checking
 FLUSH_EVERY = 4 * 1024 * 1024  # bytes; bounds the dirty pages charged to this process, and the time of the last fsync
+UNREADABLE = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
+"""What the device says of a bad sector, and file systems of a wrong checksum."""
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -54,9 +57,8 @@ class Blobs:
             os.makedirs(directory, mode=0o700, exist_ok=True)
         for entry in os.listdir(self.uploads):
             os.unlink(os.path.join(self.uploads, entry))
-        if self.durable:  # directories whose maker was killed before they were on the disk
-            sync_directory(self.root)
-            sync_directory(os.path.dirname(self.root))
+        sync_directory(self.root)  # their maker may have been killed before they were on the disk; a cache has pins
+        sync_directory(os.path.dirname(self.root))
 
     @property
     def uploads(self) -> str:
@@ -87,6 +89,7 @@ class Blobs:
     def check(self, key: bytes, most: int, *, from_device: bool = False) -> Iterator[bool | None]:
         """Hash the whole blob, ``most`` bytes a step: None while there is more, at last whether it is sound.
 
+        What the device cannot read is not. Any other OSError, as for want of descriptors, says nothing about the blob.
         ``from_device``: not what memory has of it, and leave nothing in memory, posix_fadvise(2).
         """
         digest = _sha256()
@@ -107,6 +110,10 @@ class Blobs:
             if from_device:
                 os.posix_fadvise(descriptor, start, 0, os.POSIX_FADV_DONTNEED)
             yield digest.digest() == key
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            yield False
         finally:
             os.close(descriptor)
 

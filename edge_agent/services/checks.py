@@ -29,10 +29,11 @@ class _Check:
 class Checks:
     """The blobs that are known to be sound, and those being looked at.
 
-    ``outcome(key, damaged)`` is called at the end of each check. Neither damaged nor sound: it has changed meanwhile.
+    ``outcome(key, damaged, error)`` is called at the end of each check. Neither damaged nor sound: it has changed
+    meanwhile, or, with ``error``, it could not be looked at.
     """
 
-    def __init__(self, blobs: Blobs, outcome: Callable[[bytes, bool], None]) -> None:
+    def __init__(self, blobs: Blobs, outcome: Callable[[bytes, bool, OSError | None], None]) -> None:
         self._blobs, self._outcome = blobs, outcome
         self._sound: dict[bytes, Mark] = {}
         self._under_way: dict[bytes, _Check] = {}
@@ -61,18 +62,22 @@ class Checks:
     def work(self) -> None:
         """One slice of the check that is under way for longest."""
         key, check = next(iter(self._under_way.items()))
+        sound: bool | None = False
+        unchanged, failed = False, None
         try:
             sound = next(check.steps)
-        except OSError:
-            sound = False  # gone meanwhile, or the device cannot read it: the same to whoever asks
-        if sound is None:
-            check.done += SLICE
-            return
+            if sound is None:
+                check.done += SLICE
+                return
+            unchanged = self._blobs.mark(key) == check.mark
+        except FileNotFoundError:
+            pass  # gone meanwhile
+        except OSError as error:
+            failed = error
         del self._under_way[key]
-        unchanged = self._blobs.mark(key) == check.mark
         if unchanged and sound:
             self.remember(key, check.mark)
-        self._outcome(key, unchanged and not sound)
+        self._outcome(key, unchanged and not sound, failed)
 
     def remember(self, key: bytes, mark: Mark) -> None:
         """The blob was hashed as it is now."""

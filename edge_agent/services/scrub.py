@@ -169,8 +169,8 @@ class Scrub:
                     yield key, None, SLICE
                 else:
                     yield key, sound or self._blobs.mark(key) != mark, max(0, left)
-        except OSError:  # gone meanwhile, or the device cannot read it
-            yield key, self._blobs.mark(key) != mark, 0
+        except OSError:  # gone meanwhile, or it cannot be looked at now: the next round will
+            yield key, True, 0
 
     def _save(self) -> None:
         """No fsync: what a power cut takes from it is only done again."""

@@ -302,8 +302,10 @@ class Storage(Service):
         offset, length = request.whole("offset", 0, MAX_BLOB, 0), request.whole("length", 0, MAX_PIECE, DEFAULT_PIECE)
         request.reply({"data": self._inventory.read(key, offset, length), "size": mark.size})
 
-    def _checked(self, key: bytes, damaged: bool) -> None:
-        if damaged and (not self._damaged(key) or self._relay is None):
+    def _checked(self, key: bytes, damaged: bool, error: OSError | None) -> None:
+        if error is not None:
+            self._refuse(key, RefusedError("failed", error.strerror or str(error), "try again"))
+        elif damaged and (not self._damaged(key) or self._relay is None):
             why = "the blob was damaged on disk and has been taken out"
             self._refuse(key, RefusedError("corrupt", why, "get it from elsewhere"))
         else:

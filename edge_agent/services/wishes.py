@@ -61,12 +61,18 @@ class Wishes:
             aside = self._path + ".damaged"
             said = f"{bad} wishes in {self._path} are damaged and left out; fix: see {aside}, pin again, check the disk"
             log("storage", said, WARNING)
-            os.replace(self._path, aside)
+            _keep(self._path, aside)
         for key in [key for key, packed in self._packed.items() if not packed & 1 and not here(key)]:
             del self._packed[key]
         if bad or self._lines != len(self._packed):
-            self._rewrite()
-        elif self._lines:
+            try:
+                self._rewrite()
+            except OSError as error:
+                if bad:
+                    raise
+                # Only longer than it need be; and who is to delete blobs from a full disk needs this service.
+                log("storage", f"cannot shorten {self._path}: {error.strerror}; fix: space there", WARNING)
+        if self._lines and self._descriptor < 0:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def close(self) -> None:
@@ -143,18 +149,27 @@ class Wishes:
                     file.write(_line(key, packed))
             os.fsync(descriptor)
             os.rename(temporary, self._path)
-            sync_directory(os.path.dirname(self._path))
         except OSError:
             os.close(descriptor)
             raise
         self.close()
-        self._descriptor, self._lines = descriptor, len(self._packed)
+        self._descriptor, self._lines = descriptor, len(self._packed)  # before anything else may fail: it is the file
+        sync_directory(os.path.dirname(self._path))
 
 
 def _write_through(descriptor: int, line: bytes, place: int) -> None:
     if os.pwrite(descriptor, line, place) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fdatasync(descriptor)
+
+
+def _keep(path: str, aside: str) -> None:
+    """A second name for the file, which stays until it is written anew: a kill in between forgets no pin."""
+    try:
+        os.unlink(aside)
+    except FileNotFoundError:
+        pass
+    os.link(path, aside)
 
 
 def _pack(wish: Wish) -> int:
