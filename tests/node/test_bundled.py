@@ -125,7 +125,7 @@ def test_at_rest_it_never_wakes_up(start: Start, name: str) -> None:
     ("arguments", "options", "code", "said"),
     [
         ([], "{}", 2, "NAME is missing"),
-        (["ledger"], "{}", 2, "identity, storage, node"),
+        (["api_gateway"], "{}", 2, "identity, storage, node, ledger"),
         (["identity"], "{", 78, "not JSON"),
         (["identity"], '{"port": 0}', 78, "port is not a whole number"),
         (["node"], '{"p2p": {"mode": "full"}}', 78, "listen is missing"),
