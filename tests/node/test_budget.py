@@ -61,7 +61,7 @@ def test_the_edge_profile_stays_inside_its_memory_and_without_checks_nothing_wak
             own = rollup(agents[one])
             whole = own["Pss"] + sum(rollup(pid)["Pss"] for pid in one.pids().values())
             print(
-                f"\nresident PSS {own['Pss']} KiB of {budget * MIB} (Private_Dirty {own['Private_Dirty']}, RSS {own['Rss']}),"
+                f"\nresident PSS {own['Pss']} KiB of {budget * MIB} (dirty {own['Private_Dirty']}, RSS {own['Rss']}),"
                 f" with its services {whole} KiB of {most}"
             )
             assert own["Pss"] <= budget * MIB
