@@ -42,8 +42,6 @@ import pwd
 import socket
 
 from ..model import Entry
-from ..notes import NoteError, Verifier
-from ..peers.session import Target
 from ..peers.wire import MAX_NAME
 from ..records import Record
 from .errors import StartError
@@ -52,6 +50,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
+
+    from ..notes import Verifier
+    from ..peers.session import Target
 
 VARIABLE = "EDGE_AGENT_SERVICE_OPTIONS"
 MAX_LOGS = 16
@@ -219,12 +220,15 @@ def _logs(reader: _Reader) -> tuple[str, ...]:
 def _log(reader: _Reader) -> LogOptions:
     origin = reader.text("origin", "")
     given, witnesses = reader.get("witnesses", []), []
-    try:
-        if origin:
-            Verifier.of(origin, bytes(32))  # a name as a key may have it
-        witnesses = [Verifier.parse(each) for each in given]
-    except (NoteError, TypeError) as error:
-        reader.wrong("origin and witnesses", f"are not a name and a list of verifier keys: {error}")
+    if origin or given:
+        from ..notes import NoteError, Verifier  # 1 MiB with what it imports: for services that have a log
+
+        try:
+            if origin:
+                Verifier.of(origin, bytes(32))  # a name as a key may have it
+            witnesses = [Verifier.parse(each) for each in given]
+        except (NoteError, TypeError) as error:
+            reader.wrong("origin and witnesses", f"are not a name and a list of verifier keys: {error}")
     quorum = reader.whole("quorum", 0, len(witnesses)) or 0
     return LogOptions(origin or None, reader.flag("record", default=True), tuple(witnesses), quorum)
 
@@ -288,6 +292,10 @@ def _peers(reader: _Reader, *, needs_endpoint: bool) -> tuple[Target, ...]:
     if not isinstance(given, list):
         reader.wrong("peers", "is not a list")
         return ()
+    if not given:
+        return ()
+    from ..peers.session import Target  # for the node service alone
+
     targets = []
     for position, entry in enumerate(given):
         if not isinstance(entry, dict):
