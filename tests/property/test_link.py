@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_agent import tlog
-from edge_agent.peers import events, evidence, inquiries, light
+from edge_agent.peers import events, evidence, inquiries, links
 from tests.fakes.link import FullSide, Net
 from tests.fakes.logs import FakeBlobs, FakeLog, Machine
 
@@ -159,7 +159,7 @@ class World:
             assert net.saved[-1].note == held.note
         assert not held.forked  # nobody has the log's key but the honest log
         assert len(net.light.beliefs.evidence) <= evidence.MOST
-        assert len(net.light.refused) <= light.REMEMBERED
+        assert len(net.light.refused) <= links.REMEMBERED
         assert len(net.open) <= 4
         for token, want in self.wanted.items():
             got = net.done.get(token)
