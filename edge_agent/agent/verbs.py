@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from .performer import Agent
 
 LOG_CHUNK = 64 * 1024
-LONGEST_WAIT = 30.0
+LONGEST_WAIT = 3600.0
+"""Who follows the events of a node at rest wakes it up so rarely."""
 
 
 class Verbs:
@@ -112,7 +113,14 @@ class Verbs:
             self._waiting = [entry for entry in self._waiting if entry[0] is not request]
             otherwise()
 
-        self._waiting.append((request, attempt, loop.at(loop.now() + wait, expire)))
+        timer = loop.at(loop.now() + wait, expire)
+        self._waiting.append((request, attempt, timer))
+        request.when_closed = lambda: self._forget(request, timer)
+
+    def _forget(self, request: Request, timer: Timer) -> None:
+        """Its client is gone."""
+        timer.cancel()
+        self._waiting = [entry for entry in self._waiting if entry[0] is not request]
 
     # -- what changes something ----------------------------------------------------------------------------------------
 
@@ -205,7 +213,7 @@ class Verbs:
         def attempt() -> bool:
             found = journal.since(cursor, service)
             if found:
-                fields = ("seq", "time", "kind", "service", "text")
+                fields = ("seq", "time", "kind", "service", "text", "kept")
                 events = [{field: getattr(entry, field) for field in fields} for entry in found]
                 request.reply({"events": events, "cursor": found[-1].seq})
             return bool(found)

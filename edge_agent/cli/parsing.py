@@ -30,6 +30,8 @@ VERBS = {
     "shutdown": ("control", "stop all services and the agent"),
     "simulate": ("simulate", "show what the governor would decide over a trace"),
     "record": ("record", "record a trace of the running node, for simulate"),
+    "identity": ("identity", "show, rotate and revoke the node's keys; make and check tokens"),
+    "peers": ("peers", "show the other nodes, the heads of logs, and what was refused"),
     "service": ("service", "run a bundled service in the foreground"),
     "help": ("help", "show the verbs, the options of one, or the exit codes"),
 }
@@ -52,6 +54,17 @@ WITH_VALUE = {
     "--timeout",
     "--service",
     "--name",
+    "--overlap",
+    "--key",
+    "--token",
+    "--reason",
+    "--subject",
+    "--scope",
+    "--lifetime",
+    "--nonce",
+    "--audience",
+    "--document",
+    "--pin",
     "-n",
 }
 """Options that take the next word, for finding the verb behind them."""

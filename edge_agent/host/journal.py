@@ -26,7 +26,10 @@ _HEAD = struct.Struct(">II")  # length, crc32
 
 
 class Entry(Record):
-    """One event. ``time``: unix seconds, by a clock that may have been wrong; ``uptime``: monotonic seconds."""
+    """One event. ``time``: unix seconds, by a clock that may have been wrong; ``uptime``: monotonic seconds.
+
+    ``kept``: it is on disk, and the next agent has it as well.
+    """
 
     seq: int
     time: float
@@ -34,6 +37,7 @@ class Entry(Record):
     kind: str
     service: str
     text: str
+    kept: bool = False
 
 
 class Journal:
@@ -56,7 +60,7 @@ class Journal:
         self._entries.append(entry)
         if notable:
             try:
-                self._keep(entry)
+                entry = self._entries[-1] = self._keep(entry)
                 self._said_full = False
             except OSError as error:
                 if not self._said_full:
@@ -74,16 +78,17 @@ class Journal:
                     break
         return found
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: Entry) -> Entry:
         event = (entry.kind, entry.service, entry.text)
         more = self._repeats.due(*event, entry.uptime)
         if more < 0:
-            return
+            return entry
         self._write(entry._replace(text=f"{entry.text} (and {more} more like it before)") if more else entry)
         self._repeats.written(*event, entry.uptime)
+        return entry._replace(kept=True)
 
     def _write(self, entry: Entry) -> None:
-        data = msgpack.packb(entry)
+        data = msgpack.packb(entry[:-1])
         record = _HEAD.pack(len(data), crc32(data)) + data
         if _size(self._path) != self._good:
             self._good = _mend(self._path)
@@ -149,7 +154,7 @@ def _load(path: str, into: deque[Entry]) -> tuple[int, int]:
             break
         try:
             seq, at, uptime, kind, service, text = msgpack.unpackb(body, strict_map_key=True)
-            into.append(Entry(int(seq), float(at), float(uptime), str(kind), str(service), str(text)))
+            into.append(Entry(int(seq), float(at), float(uptime), str(kind), str(service), str(text), kept=True))
         except (ValueError, TypeError):
             break
         position += _HEAD.size + length

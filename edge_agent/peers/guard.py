@@ -70,7 +70,6 @@ class Guard:
         self._context = context
         self._epoll = select.epoll()
         self.fd = self._epoll.fileno()
-        self._most = max(SPARE, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE)
         self._listeners: dict[int, _Listener] = {}  # by the descriptor of its monitor
         self._connections: dict[int, _Connection] = {}
         self._owed = 0
@@ -150,7 +149,7 @@ class Guard:
             return
         self._connections[fd] = _Connection(listener, endpoint.startswith(b"tcp:"))
         listener.open += 1
-        if len(self._connections) > self._most:
+        if len(self._connections) > max(SPARE, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE):
             # libzmq would find no descriptor for the next one, and turn round about it.
             self.drop(fd)
             return

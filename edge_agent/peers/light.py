@@ -1,209 +1,330 @@
-"""A light node's side of the heartbeats: whom to connect to, when to speak, when to give up for a while. Pure.
+"""A light node: whom to connect to, what to ask whom, what to believe, when to give up for a while. Pure.
 
 ``step(event, now)`` takes what happened and returns what to do; ``deadline()`` is when to call again with a Tick. One
 connection is made per attempt and dropped when it does not answer, so that a half-open TCP connection cannot look
-alive, and the only clock that retries is the one here.
-
-    down --due--> connecting --echo--> up --due--> waiting --echo--> up
-                      |                               |
-                      +----------- no echo in time ---+--> down, and due again after a growing, jittered time
+alive, and the only clock that retries is the one here. PROTOCOL.md has the rules.
 """
 
 from __future__ import annotations
 
-from ..records import Record
-from .wire import Beat, Echo, WireError, pack_beat, unpack_beat
+import math
+from collections import Counter, deque
+
+from . import frames
+from .beliefs import Beliefs
+from .events import Asked, Close, Done, Failed, Heard, Note, Open, Refusal, Send
+from .inquiries import Inquiry, LieError, Transfers, UnfitError
+from .session import ANSWER_WITHIN, CONNECTING, DISTRUSTED, DOWN, MOST_PENDING, UP, Pending, Session, Target, View
+from .wire import WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-DOWN, CONNECTING, UP, WAITING = "down", "connecting", "up", "waiting"
+    from ..notes import Verifier
+    from .events import Action, Event
+    from .status import Status
+    from .wire import Message
 
-FIRST_RETRY = 1.0  # seconds
-LAST_RETRY = 60.0  # seconds; the time between attempts doubles up to here
-ANSWER_WITHIN = 10.0  # seconds for a connection and its echo, or the heartbeat interval when that is shorter
-
-
-class Tick(Record):
-    """Time has passed."""
-
-
-class Heard(Record):
-    """Bytes came from the full peer with this index."""
-
-    peer: int
-    data: bytes
-
-
-class Open(Record):
-    """Make a connection to the peer."""
-
-    peer: int
-
-
-class Close(Record):
-    """Drop the connection to the peer."""
-
-    peer: int
-
-
-class Send(Record):
-    """Send these bytes on the peer's connection."""
-
-    peer: int
-    data: bytes
-
-
-class Note(Record):
-    """Something for the log."""
-
-    text: str
-
-
-Action = Open | Close | Send | Note
-
-
-class Target(Record):
-    """A full peer as configured."""
-
-    endpoint: str  # tcp://HOST:PORT
-    key: str  # its CURVE public key, Z85 (ZeroMQ RFC 32), 40 characters
-
-
-class View(Record):
-    """A full peer as seen from here."""
-
-    endpoint: str
-    key: str
-    state: str  # down | connecting | up
-    node: str  # '' until it has answered
-    release: str
-    last_seen: float | None  # on the clock given to ``step``, seconds
-    rtt: float | None  # of the last echo, seconds
-    failures: int  # attempts in a row without an echo
-    refused: int  # messages that were not an acceptable echo
-
-
-class _Peer:
-    __slots__ = (
-        "due",
-        "failures",
-        "last_seen",
-        "node",
-        "refused",
-        "release",
-        "rtt",
-        "sent",
-        "sequence",
-        "state",
-        "target",
-    )
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.state = DOWN
-        self.due = 0.0
-        self.failures = 0
-        self.refused = 0
-        self.sequence = 0
-        self.sent = 0.0
-        self.node = self.release = ""
-        self.last_seen: float | None = None
-        self.rtt: float | None = None
+CONNECTIONS = 3  # at once; more only while something is asked that these cannot answer
+AGAIN = 5.0  # seconds between two attempts at a peer, however much is asked
+FIND_WITHIN = 10.0  # seconds for a question to find a peer
+MOST_WAITING = 64  # questions that look for one
+REMEMBERED = 32  # refusals told to people
 
 
 class Light:
-    """All configured full peers. ``chance`` returns a number from 0 to 1; it spreads the retries of many nodes."""
+    """All configured full peers and logs.
+
+    ``chance`` returns a number from 0 to 1; it spreads the retries of many nodes. ``status`` is told with every beat:
+    replace it at will. ``transfers`` makes the inquiries for blobs.
+    """
 
     def __init__(
         self,
-        node: str,
-        release: str,
         targets: Sequence[Target],
         heartbeat: float,
         chance: Callable[[], float],
+        status: Status,
+        verifiers: Iterable[Verifier] = (),
     ) -> None:
-        self._node, self._release = node, release
-        self._heartbeat = heartbeat
-        self._patience = min(ANSWER_WITHIN, heartbeat)
+        self.status = status
+        self.transfers = Transfers()
+        self.beliefs = Beliefs(verifiers, self)
+        self.refused: deque[Refusal] = deque(maxlen=REMEMBERED)
+        self.counts: Counter[str] = Counter()  # answers that held, by operation, and refusals, by code
+        self._heartbeat, self._patience = heartbeat, min(ANSWER_WITHIN, heartbeat)
         self._chance = chance
-        self._peers = [_Peer(target) for target in targets]
+        self._sessions = [Session(target) for target in targets]
+        self._waiting: list[Inquiry] = []
+        self._now = 0.0
+        self._actions: list[Action] = []
+
+    # -- what is to be seen
 
     def deadline(self) -> float | None:
         """When ``step(Tick(), …)`` is due, on the clock given to ``step``; None: never."""
-        return min((peer.due for peer in self._peers), default=None)
+        room = self._open_connections() < CONNECTIONS
+        dues = [session.wakes() for session in self._sessions if session.state != DOWN or room]
+        dues += [inquiry.deadline for inquiry in self._waiting]
+        due = min(dues, default=math.inf)
+        return None if due == math.inf else due
+
+    def beats(self, now: float) -> bool:
+        """Is a beat due? Then ``status`` should be fresh."""
+        room = self._open_connections() < CONNECTIONS
+        return any(
+            session.due <= now and (session.state == UP or (session.state == DOWN and room))
+            for session in self._sessions
+        )
 
     def views(self) -> tuple[View, ...]:
         """The peers in the order they were configured."""
-        return tuple(
-            View(
-                peer.target.endpoint,
-                peer.target.key,
-                UP if peer.state == WAITING else peer.state,
-                peer.node,
-                peer.release,
-                peer.last_seen,
-                peer.rtt,
-                peer.failures,
-                peer.refused,
-            )
-            for peer in self._peers
-        )
+        return tuple(session.view() for session in self._sessions)
 
-    def step(self, event: Tick | Heard, now: float) -> list[Action]:
+    def endpoint(self, peer: int) -> str:
+        """Of the peer with this index."""
+        return self._sessions[peer].target.endpoint
+
+    # -- what is to be done
+
+    def step(self, event: Event, now: float) -> list[Action]:
         """What to do about ``event``. ``now`` must not go backwards (a monotonic clock)."""
+        self._now = now
         if isinstance(event, Heard):
-            return self._heard(event.peer, event.data, now)
-        return [action for index, peer in enumerate(self._peers) if peer.due <= now for action in self._due(index, now)]
+            self._heard(event.peer, event.data)
+        elif isinstance(event, Asked):
+            event.inquiry.deadline = now + FIND_WITHIN
+            self._find(event.inquiry)
+        else:
+            self._tick()
+        done, self._actions = self._actions, []
+        return done
 
-    def _due(self, index: int, now: float) -> list[Action]:
-        peer = self._peers[index]
-        if peer.state == DOWN:
-            peer.state = CONNECTING
-            return [Open(index), self._beat(index, now)]
-        if peer.state == UP:
-            peer.state = WAITING
-            return [self._beat(index, now)]
-        return self._lost(index, now)
+    def _tick(self) -> None:
+        for index, session in enumerate(self._sessions):
+            if session.state in (CONNECTING, UP):
+                beat, asked = session.overdue(self._now)
+                if beat:
+                    self._lost(index)
+                for inquiry in asked:
+                    self._unanswered(index, inquiry)
+            if session.state == UP and session.due <= self._now:
+                self._beat(index)
+            elif session.state == DISTRUSTED and session.due <= self._now:
+                session.state, session.due = DOWN, self._now
+        self._connect()
+        for inquiry in [each for each in self._waiting if each.deadline <= self._now]:
+            self._waiting.remove(inquiry)
+            self._fail(inquiry)
 
-    def _beat(self, index: int, now: float) -> Send:
-        peer = self._peers[index]
-        peer.sequence += 1
-        peer.sent, peer.due = now, now + self._patience
-        return Send(index, pack_beat(Beat(self._node, self._release, peer.sequence, self._heartbeat)))
+    # -- connections
 
-    def _lost(self, index: int, now: float) -> list[Action]:
-        peer = self._peers[index]
-        actions: list[Action] = [Close(index)]
-        if peer.state == WAITING or not peer.failures:  # said once, not at every attempt
-            was = "lost" if peer.state == WAITING else "cannot reach"
-            actions.append(
-                Note(f"{was} full peer {peer.target.endpoint}: no echo in {self._patience:g} s; trying again")
-            )
-        peer.state = DOWN
-        delay = min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(peer.failures, 16))
-        peer.failures += 1
-        peer.due = now + delay * (0.75 + 0.25 * self._chance())
-        return actions
+    def _open_connections(self) -> int:
+        return sum(session.state in (CONNECTING, UP) for session in self._sessions)
 
-    def _heard(self, index: int, data: bytes, now: float) -> list[Action]:
-        peer = self._peers[index]
-        if peer.state not in (CONNECTING, WAITING):
-            peer.refused += 1  # nothing was asked
-            return []
+    def _connect(self) -> None:
+        """The best of those that are due, as long as there is room."""
+        due = [index for index, each in enumerate(self._sessions) if each.state == DOWN and each.due <= self._now]
+        for index in sorted(due, key=lambda index: self._sessions[index].order):
+            if self._open_connections() >= CONNECTIONS:
+                return
+            self._open(index)
+
+    def _open(self, index: int) -> None:
+        session = self._sessions[index]
+        session.open(self._now)
+        self._actions += [Open(index), Send(index, session.beat(self.status, self._now, self._patience))]
+
+    def _beat(self, index: int) -> None:
+        session = self._sessions[index]
+        if self._open_connections() > CONNECTIONS and not session.load:
+            others = [each for each in self._sessions if each.state in (CONNECTING, UP) and each is not session]
+            if sum(each.order <= session.order for each in others) >= CONNECTIONS:
+                self._actions.append(Close(index))  # it was needed for a question
+                session.close(DOWN, self._now + self._heartbeat)
+                return
+        self._actions.append(Send(index, session.beat(self.status, self._now, self._patience)))
+
+    def _lost(self, index: int) -> None:
+        session = self._sessions[index]
+        if session.state == UP or not session.failures:  # said once, not at every attempt
+            was = "lost" if session.state == UP else "cannot reach"
+            text = f"{was} full peer {session.target.endpoint}: no answer in {self._patience:g} s; trying again"
+            self._actions.append(Note(text))
+        self._drop(index, DOWN, self._now + session.retry_in(self._chance()))
+
+    def _drop(self, index: int, state: str, due: float) -> None:
+        self._actions.append(Close(index))
+        for inquiry in self._sessions[index].close(state, due):
+            self._unanswered(index, inquiry)
+
+    def _distrust(self, index: int, code: str, why: str) -> None:
+        """It has lied: nothing of it is believed for a while."""
+        session = self._sessions[index]
+        self.refuse(index, code, why)
+        seconds = session.distrust_for()
+        text = f"full peer {session.target.endpoint} is not trusted for {seconds / 60:g} min: {code}: {why}"
+        self._actions.append(Note(text, bad=True))
+        self._drop(index, DISTRUSTED, self._now + seconds)
+
+    # -- questions
+
+    def _find(self, inquiry: Inquiry) -> None:
+        """Send it to the best peer that is up and was not asked yet; wait for one that may come up; or give up."""
+        up = [
+            index
+            for index, each in enumerate(self._sessions)
+            if each.state == UP and index not in inquiry.tried and each.load < MOST_PENDING
+        ]
+        if inquiry.bound:
+            up = [index for index in up if index == inquiry.prefer]
+        if up:
+            best = min(up, key=lambda i: (i != inquiry.prefer, self._sessions[i].load, self._sessions[i].order))
+            inquiry.tried.add(best)
+            self._actions.append(Send(best, self._sessions[best].ask(inquiry, self._now)))
+        elif self._may_come_up(inquiry) and len(self._waiting) < MOST_WAITING and self._now < inquiry.deadline:
+            self._waiting.append(inquiry)
+        else:
+            self._fail(inquiry)
+
+    def _may_come_up(self, inquiry: Inquiry) -> bool:
+        """Is there a peer to wait for? Those that are down are tried at once, if they were not just now."""
+        hope = False
+        for index, session in enumerate(self._sessions):
+            if index in inquiry.tried or (inquiry.bound and index != inquiry.prefer):
+                continue
+            if session.state == DOWN and self._now - session.tried >= AGAIN:
+                self._open(index)
+            hope = hope or session.state == CONNECTING or session.due < inquiry.deadline
+        return hope
+
+    def _unanswered(self, index: int, inquiry: Inquiry) -> None:
+        if inquiry.token is None:
+            self._sessions[index].news = None  # asked again with the next beat
+            return
+        if inquiry.once:
+            inquiry.code = "unknown-outcome"
+            inquiry.why = f"full peer {self.endpoint(index)} has not answered; it may have been done"
+            self._fail(inquiry)
+            return
+        inquiry.code, inquiry.why = "timeout", f"full peer {self.endpoint(index)} has not answered"
+        self._find(inquiry)
+
+    def _fail(self, inquiry: Inquiry) -> None:
+        if inquiry.token is not None:
+            self._actions.append(Failed(inquiry.token, inquiry.code, inquiry.why))
+
+    # -- answers
+
+    def _heard(self, index: int, data: bytes) -> None:
+        session = self._sessions[index]
+        if session.state not in (CONNECTING, UP):
+            self.refuse(index, "replay", "it has not been asked anything")
+            return
         try:
-            echo = unpack_beat(data)
+            answer = frames.parse_answer(data)
         except WireError as error:
-            peer.refused += 1
-            first = [Note(f"full peer {peer.target.endpoint} sent no acceptable echo: {error}")]
-            return [*first] if peer.refused == 1 else []
-        if not isinstance(echo, Echo) or echo.sequence != peer.sequence:
-            peer.refused += 1
-            return []
-        came_up = peer.state == CONNECTING
-        peer.state, peer.failures = UP, 0
-        peer.node, peer.release = echo.node, echo.release
-        peer.last_seen, peer.rtt = now, now - peer.sent
-        peer.due = max(now, peer.sent + self._heartbeat)
-        return [Note(f"full peer {peer.target.endpoint} is up: {echo.node} {echo.release}")] if came_up else []
+            self._distrust(index, "malformed", str(error))
+            return
+        try:
+            pending = session.take(answer.id, self._now)
+        except WireError as error:
+            self._distrust(index, "replay", str(error))
+            return
+        if pending is None:
+            return
+        try:
+            if pending.inquiry is None:
+                self._beaten(index, answer, pending)
+            elif answer.code:
+                self._declined(index, pending.inquiry, answer)
+            else:
+                self._judge(index, pending.inquiry, answer.result)
+        except WireError as error:
+            self._lied(index, pending.inquiry, LieError("malformed", str(error)))
+        waiting, self._waiting = self._waiting, []
+        for inquiry in waiting:  # there may be room now, or a peer more
+            self._find(inquiry)
+
+    def _lied(self, index: int, inquiry: Inquiry | None, lie: LieError) -> None:
+        self._distrust(index, lie.code, lie.why)
+        if inquiry is not None and inquiry.token is not None:
+            inquiry.code, inquiry.why = lie.code, f"full peer {self.endpoint(index)}: {lie.why}"
+            if lie.final or inquiry.once:
+                self._fail(inquiry)
+            else:
+                self._find(inquiry)
+
+    def _beaten(self, index: int, answer: frames.Answer, pending: Pending) -> None:
+        session = self._sessions[index]
+        if answer.code:
+            text = f"full peer {session.target.endpoint} does not take the beat: {answer.code}: {answer.why}"
+            if not session.failures:
+                self._actions.append(Note(text))
+            self._drop(index, DOWN, self._now + session.retry_in(self._chance()))
+            return
+        came_up = session.state == CONNECTING
+        news = session.beaten(answer.result, self._now, self._heartbeat, pending.sent)
+        if came_up:
+            text = f"full peer {session.target.endpoint} is up: {session.node} {session.release}"
+            self._actions.append(Note(text))
+            self.beliefs.tell(index)
+        if news:
+            self.beliefs.learn(index, session.without)
+        if session.due <= self._now:  # it wants the status anew
+            self._beat(index)
+
+    def _declined(self, index: int, inquiry: Inquiry, answer: frames.Answer) -> None:
+        session = self._sessions[index]
+        if answer.code == "unknown-log" and inquiry.op == "head":
+            session.without.add(str(inquiry.args["origin"]))
+        elif inquiry.token is None and answer.code in ("busy", "unavailable"):
+            session.news = None
+        if inquiry.token is not None:
+            inquiry.code, inquiry.why = answer.code, f"full peer {session.target.endpoint}: {answer.why}"
+            self._find(inquiry)
+
+    def _judge(self, index: int, inquiry: Inquiry, result: Message) -> None:
+        try:
+            found = inquiry.judge(result, index)
+        except LieError as lie:
+            self._lied(index, inquiry, lie)
+            return
+        except UnfitError as unfit:
+            if unfit.code != "bad-request":
+                self.refuse(index, unfit.code, unfit.why)
+            inquiry.code, inquiry.why = unfit.code, unfit.why
+            self._fail(inquiry)
+            return
+        self.counts[inquiry.op] += 1
+        if inquiry.token is not None:
+            self._actions.append(Done(inquiry.token, found, index))
+
+    # -- what the beliefs ask of this node
+
+    def act(self, action: Action) -> None:
+        """Have something done."""
+        self._actions.append(action)
+
+    def ask(self, index: int, inquiry: Inquiry) -> None:
+        """One of the node's own questions, for this peer alone."""
+        session = self._sessions[index]
+        if session.state == UP and session.load < MOST_PENDING:
+            self._actions.append(Send(index, session.ask(inquiry, self._now)))
+
+    def refuse(self, index: int, code: str, why: str) -> None:
+        """Something that this peer has shown is not believed."""
+        session = self._sessions[index]
+        session.refused += 1
+        session.why = f"{code}: {why}"
+        self.counts[f"refused {code}"] += 1
+        self.refused.append(Refusal(self._now, session.target.endpoint, code, why))
+
+    def peers(self) -> range:
+        """The indices of all peers."""
+        return range(len(self._sessions))
+
+    def now(self) -> float:
+        """The clock of the step that is made."""
+        return self._now

@@ -16,7 +16,7 @@ from .guard import Guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     Socket = zmq.Socket[bytes]
     Context = zmq.Context[Socket]
@@ -126,7 +126,7 @@ class Gate:
             send(self.socket, [*envelope, *zap.answer(number, user)])
 
 
-def allow_keys(keys: frozenset[str]) -> Callable[[zap.Query], str | None]:
+def allow_keys(keys: Container[str]) -> Callable[[zap.Query], str | None]:
     """A rule that lets in the CURVE public keys of ``keys`` (Z85); a peer is known by its key."""
 
     def rule(query: zap.Query) -> str | None:
@@ -176,7 +176,7 @@ def _listener(context: Context, gate: Gate, domain: str, rule: Callable[[zap.Que
 
 
 def listen_curve(
-    context: Context, gate: Gate, endpoint: str, key: Key, keys: frozenset[str], domain: str, limit: int
+    context: Context, gate: Gate, endpoint: str, key: Key, keys: Container[str], domain: str, limit: int
 ) -> Socket:
     """A ROUTER on ``endpoint`` for owners of ``keys`` only; parts above ``limit`` bytes end their connection.
 
@@ -270,21 +270,24 @@ def connection(frame: zmq.Frame) -> int:
 
 
 def send(socket: Socket, parts: list[bytes]) -> bool:
-    """Send without waiting; False when the peer is gone or does not read."""
-    for again in (True, False):
+    """Send without waiting; False when the peer is gone or does not read.
+
+    libzmq learns only now and then, once a millisecond or so, what its I/O thread has taken out of the queue, and may
+    call one full that is empty: an answer to somebody who asks quickly would be lost. Reading EVENTS makes it learn.
+    """
+    for last in (False, True):
         try:
             socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.ZMQError as error:
-            if error.errno == zmq.EAGAIN and again:
-                # A sender looks for news of its reader once a millisecond (libzmq, socket_base.cpp, max_command_delay):
-                # after QUEUE quick messages the queue only seems full. Asking for events looks now.
-                socket.getsockopt(zmq.EVENTS)
-                continue
-            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+            if error.errno == zmq.EHOSTUNREACH:
                 return False
-            raise
-        break
-    return True
+            if error.errno != zmq.EAGAIN:
+                raise
+            if not last:
+                socket.getsockopt(zmq.EVENTS)
+        else:
+            return True
+    return False
 
 
 def drain(socket: Socket, most: int, parts: int) -> Iterator[list[zmq.Frame]]:

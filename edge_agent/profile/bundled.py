@@ -9,15 +9,16 @@ from typing import Annotated, Any, ClassVar
 from pydantic import model_validator
 
 from ..demand import Amount
+from ..notes import NoteError, Verifier
 from . import readers
 from .checks import Health
 from .problems import ReadError
-from .readers import Before, Flag, Port, Reader
+from .readers import AbsolutePath, Before, Flag, Port, Reader, Whole
 from .section import Section
 from .service import MemoryAmounts, Resources, Service
 from .tree import Leaf
 
-HERE = frozenset(("identity", "storage", "node", "telemetry", "analytics", "timekeeper"))
+HERE = frozenset(("identity", "storage", "node", "ledger", "telemetry", "analytics", "timekeeper"))
 """Programs of this release. The others of ``service.DEFAULT_IMPORTANCE`` are known names without a program yet."""
 P2P_PORT = 4001
 SCRAPE_PORT = 9090
@@ -51,6 +52,18 @@ Key = Annotated[str, Reader(_z85_key)]
 Keys = Annotated[tuple[Key, ...], Before(readers.as_list)]
 
 
+def _vkey(value: object) -> str:
+    """A verifier key, https://c2sp.org/signed-note."""
+    try:
+        return Verifier.parse(readers.text(value)).vkey()
+    except NoteError as error:
+        raise ReadError(f"not a verifier key: {error}", "write the NAME+HASH+KEY that its owner shows") from None
+
+
+VerifierKey = Annotated[str, Reader(_vkey)]
+VerifierKeys = Annotated[tuple[VerifierKey, ...], Before(readers.as_list)]
+
+
 class Peer(Section):
     """A light node connects to the endpoint; a full one lets the key connect, and needs no endpoint."""
 
@@ -65,7 +78,9 @@ class P2p(Section):
     mode: Annotated[str, Reader(readers.choice("mode", "light", "full"))] = "light"
     listen: Endpoint | None = None
     peers: Annotated[tuple[Peer, ...], Before(readers.as_list)] = ()
-    heartbeat_interval: Annotated[float, Reader(readers.duration(1.0))] = 30.0
+    heartbeat_interval: Annotated[float, Reader(readers.duration(1.0))] = 60.0
+    logs: VerifierKeys = ()
+    members: AbsolutePath | None = None
 
     @classmethod
     def short(cls, leaf: Leaf) -> dict[str, object]:
@@ -80,13 +95,18 @@ class P2p(Section):
             raise ReadError("a light node needs the endpoint of every peer", "add endpoint: tcp://HOST:PORT to each")
         if len({peer.key for peer in self.peers}) != len(self.peers):
             raise ReadError("two peers have the same key", "remove one of them")
+        if len({log.partition("+")[0] for log in self.logs}) != len(self.logs):
+            raise ReadError("two logs have the same name", "remove one of them")
+        if self.mode == "light" and self.members is not None:
+            raise ReadError("a light node has no members", "remove members, or use mode: full")
         return self
 
     def told(self, port: int | None) -> dict[str, Any]:
         """As the node service reads it. ``port`` is where a full node listens unless ``listen`` says otherwise."""
         listen = self.listen or (f"tcp://0.0.0.0:{port or P2P_PORT}" if self.mode == "full" else None)
         peers = [{"endpoint": peer.endpoint or "", "key": peer.key} for peer in self.peers]
-        return {"mode": self.mode, "listen": listen, "peers": peers, "heartbeat": self.heartbeat_interval}
+        told = {"mode": self.mode, "listen": listen, "peers": peers, "heartbeat": self.heartbeat_interval}
+        return told | {"logs": list(self.logs), "members": self.members}
 
 
 class Later(Service):
@@ -116,11 +136,23 @@ class Storage(Service):
     clients: Keys = ()
     cache_only: Flag = False
     cache_size: Annotated[int, Reader(readers.size(low=1))] | None = None
+    read_through: Flag | None = None
+    scrub_interval: Annotated[float, Reader(readers.duration(0.0, 366 * 86_400.0))] = 7 * 86_400.0
+    scrub_rate: Annotated[int, Reader(readers.size(64 * 1024, 2**40))] = 4 * MIB
+    blob_replicas: Annotated[int, Reader(readers.whole(1, 255, "replicas"))] = 1
 
     def options(self) -> dict[str, Any]:
-        """Port, its clients, and the cache's bound in bytes; without one the service chooses by its cgroup."""
-        cache = {"cache_only": self.cache_only, "cache_bytes": self.cache_size}
-        return {"port": self.port, "clients": self.clients} | cache
+        """Port, its clients, and the cache's bound in bytes; without one the service chooses by its cgroup.
+
+        ``read_through`` is None where that depends on whether there is a node service to ask.
+        """
+        cache = {"cache_only": self.cache_only, "cache_bytes": self.cache_size, "read_through": self.read_through}
+        scrub = {
+            "scrub_interval": self.scrub_interval,
+            "scrub_rate": self.scrub_rate,
+            "blob_replicas": self.blob_replicas,
+        }
+        return {"port": self.port, "clients": self.clients} | cache | scrub
 
 
 class Node(Service):
@@ -141,6 +173,36 @@ class Node(Service):
     def options(self) -> dict[str, Any]:
         """The link. ``port`` is part of ``listen`` here."""
         return {"p2p": self.p2p.told(self.port)}
+
+
+def _origin(value: object) -> str:
+    written = readers.text(value)
+    try:
+        return Verifier.of(written, bytes(32)).name
+    except NoteError as error:
+        raise ReadError(f"not a name for a log: {error}", "write one like example.com/log") from None
+
+
+class Ledger(Service):
+    """Keeps a log that cannot be changed unnoticed."""
+
+    port: Port | None = None
+    clients: Keys = ()
+    origin: Annotated[str, Reader(_origin)] | None = None
+    record: Flag = True
+    witnesses: VerifierKeys = ()
+    quorum: Whole = 0
+
+    @model_validator(mode="after")
+    def _quorum(self) -> Ledger:
+        if self.quorum > len(self.witnesses):
+            raise ReadError(f"quorum is more than the {len(self.witnesses)} witnesses", "lower it, or add witnesses")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Port, its clients, the log's name, whether the agent's events are entries, and who witnesses it."""
+        log = {"origin": self.origin, "record": self.record, "witnesses": self.witnesses, "quorum": self.quorum}
+        return {"port": self.port, "clients": self.clients} | log
 
 
 def _ip_address(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from .. import model
 from ..control import STATUS_NAME
 from . import checks
-from .bundled import P2p
+from .bundled import Node, P2p
 from .confined import Confined
 from .directories import Directories
 from .environment import substitute
@@ -21,6 +21,8 @@ from .tree import Path
 
 OPTIONS = "EDGE_AGENT_SERVICE_OPTIONS"
 WHO = ("HOME", "USER", "LOGNAME")
+CURIOUS = ("ledger", "node")
+"""Bundled services that ask the agent: for its events, and for the status that full peers are told."""
 LOG_LEVEL = "EDGE_AGENT_LOG_LEVEL"
 
 Report = Callable[[Path, str, str], None]
@@ -167,11 +169,22 @@ class Program:
             "node_id": self.settings.deployment.node_id,
             "cluster_name": self.settings.deployment.cluster_name,
         }
+        if service.bundled in CURIOUS:
+            options["control"] = f"{self.directories.run}/control"
         own = self.timekeeping if service.bundled == model.TIMEKEEPER else service.options()
         if service.bundled == "telemetry":
             own = {**own, "status": f"{self.directories.run}/{STATUS_NAME}"}
+        if service.bundled == "storage" and own["read_through"] is None:
+            own["read_through"] = service.options()["cache_only"] and self._has_node()
         told = {OPTIONS: json.dumps(options | own)}
         return told | {LOG_LEVEL: "DEBUG"} if self.settings.development.debug_logging else told
+
+    def _has_node(self) -> bool:
+        """A light node, by which storage may ask full ones for blobs."""
+        return any(
+            isinstance(each, Node) and each.enabled and each.p2p.mode == "light"
+            for each in self.settings.services.values()
+        )
 
     def _argv(self, service: Service, resolve: Resolve) -> tuple[str, ...]:
         if service.bundled is not None:

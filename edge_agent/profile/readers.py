@@ -5,6 +5,7 @@ Each refuses with ``ReadError``, in the words the person sees; pydantic carries 
 
 from __future__ import annotations
 
+import math
 import shlex
 import signal
 from collections.abc import Callable
@@ -124,13 +125,15 @@ def size(low: int = 0, high: int = 2**63 - 1) -> Callable[[object], int]:
     return read
 
 
-def duration(low: float = 0.0) -> Callable[[object], float]:
-    """A reader of durations in seconds, of at least ``low``."""
+def duration(low: float = 0.0, high: float = math.inf) -> Callable[[object], float]:
+    """A reader of durations in seconds, from ``low`` to ``high``."""
 
     def read(value: object) -> float:
         seconds = read_duration(scalar(value).text)
         if seconds < low:
             raise ReadError(f"cannot use duration: it is less than {low:g}s", f"write at least {low:g}s")
+        if seconds > high:
+            raise ReadError(f"cannot use duration: it is more than {high:g}s", f"write at most {high:g}s")
         return seconds
 
     return read

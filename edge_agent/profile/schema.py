@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from ..demand import Amount
 from ..model import TIMEKEEPER
 from . import readers
-from .bundled import HERE, Analytics, Identity, Later, Node, Storage, Telemetry, Timekeeper
+from .bundled import HERE, Analytics, Identity, Later, Ledger, Node, Storage, Telemetry, Timekeeper
 from .problems import Place
 from .readers import Before, Flag, Memory, PositiveDuration, Reader, Text, Whole
 from .schedule import Schedule
@@ -186,6 +186,7 @@ AnyService = Annotated[
     | Annotated[Identity, Tag("<identity>")]
     | Annotated[Storage, Tag("<storage>")]
     | Annotated[Node, Tag("<node>")]
+    | Annotated[Ledger, Tag("<ledger>")]
     | Annotated[Telemetry, Tag("<telemetry>")]
     | Annotated[Analytics, Tag("<analytics>")]
     | Annotated[Timekeeper, Tag("<timekeeper>")]
@@ -197,6 +198,7 @@ SERVICE_MODELS: dict[str, type[Service]] = {
     "<identity>": Identity,
     "<storage>": Storage,
     "<node>": Node,
+    "<ledger>": Ledger,
     "<telemetry>": Telemetry,
     "<analytics>": Analytics,
     "<timekeeper>": Timekeeper,

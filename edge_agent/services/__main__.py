@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .runtime import Service
 
-NAMES = ("identity", "storage", "node", "telemetry", "analytics", "timekeeper")
+NAMES = ("identity", "storage", "node", "ledger", "telemetry", "analytics", "timekeeper")
 
 
 def main(arguments: list[str]) -> int:
@@ -73,6 +73,10 @@ def _made(told: options.Options) -> Service:
         from .storage import Storage
 
         return Storage(told)
+    if told.name == "ledger":
+        from .ledger import Ledger
+
+        return Ledger(told)
     if told.name == "telemetry":
         from .telemetry import Telemetry
 

@@ -2,15 +2,16 @@
 
 A blob is visible under its hash only when all its bytes were there and had that hash. ``durable`` blobs are also
 flushed to the device before they become visible (fsync of the file, then of its directory). Without it a power cut may
-leave a torn file; reading finds out, because no byte of a blob is served before the whole was checked once.
+leave a torn file; reading finds out, because after a start no byte of a blob is served before the whole was checked.
 """
 
 from __future__ import annotations
 
 import os
+from array import array
 
+from ..host.journal import sync_directory
 from ..records import Record
-from .keyfile import sync_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,14 +40,6 @@ class Mark(Record):
     ctime_ns: int
 
 
-class Found(Record):
-    """A blob found by a scan."""
-
-    key: bytes
-    size: int  # bytes
-    used_ns: int  # the later of its last access and its last write
-
-
 class Blobs:
     """The directory. Every method may raise OSError."""
 
@@ -61,6 +54,9 @@ class Blobs:
             os.makedirs(directory, mode=0o700, exist_ok=True)
         for entry in os.listdir(self.uploads):
             os.unlink(os.path.join(self.uploads, entry))
+        if self.durable:  # directories whose maker was killed before they were on the disk
+            sync_directory(self.root)
+            sync_directory(os.path.dirname(self.root))
 
     @property
     def uploads(self) -> str:
@@ -88,22 +84,41 @@ class Blobs:
         finally:
             os.close(descriptor)
 
-    def check(self, key: bytes, most: int) -> Iterator[bool | None]:
-        """Hash the whole blob, ``most`` bytes a step: None while there is more, at last whether it is sound."""
+    def check(self, key: bytes, most: int, *, from_device: bool = False) -> Iterator[bool | None]:
+        """Hash the whole blob, ``most`` bytes a step: None while there is more, at last whether it is sound.
+
+        ``from_device``: not what memory has of it, and leave nothing in memory, posix_fadvise(2).
+        """
         digest = _sha256()
         view = memoryview(self._buffer)
-        descriptor = os.open(self.path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = _open_to_check(self.path(key))
         try:
-            done = 0
+            if from_device:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            done = start = 0
             while count := os.readv(descriptor, [self._buffer]):
                 digest.update(view[:count])
                 done += count
                 if done >= most:
-                    done = 0
+                    if from_device:
+                        os.posix_fadvise(descriptor, start, done, os.POSIX_FADV_DONTNEED)
+                    start, done = start + done, 0
                     yield None
+            if from_device:
+                os.posix_fadvise(descriptor, start, 0, os.POSIX_FADV_DONTNEED)
             yield digest.digest() == key
         finally:
             os.close(descriptor)
+
+    def make_durable(self, key: bytes) -> None:
+        """Have the blob on the disk, whatever it was written as. Raises FileNotFoundError when it is not there."""
+        descriptor = os.open(self.path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_directory(os.path.dirname(self.path(key)))
+        sync_directory(self.root)
 
     def delete(self, key: bytes) -> bool:
         """Remove the blob; False when it was not there."""
@@ -113,38 +128,61 @@ class Blobs:
             return False
         return True
 
+    @property
+    def aside(self) -> str:
+        """Where damaged blobs are."""
+        return os.path.join(self.root, "corrupt")
+
     def set_aside(self, key: bytes) -> None:
         """Take a corrupt blob out of sight. A durable one stays below ROOT/corrupt: it may be the only copy left."""
         if not self.durable:
             self.delete(key)
             return
-        aside = os.path.join(self.root, "corrupt")
-        os.makedirs(aside, mode=0o700, exist_ok=True)
-        os.rename(self.path(key), os.path.join(aside, key.hex()))
+        os.makedirs(self.aside, mode=0o700, exist_ok=True)
+        os.rename(self.path(key), os.path.join(self.aside, key.hex()))
 
-    def keys(self, after: bytes, most: int) -> Iterator[bytes]:
-        """Hashes above ``after`` in ascending order, at most ``most``."""
+    def damaged(self) -> list[bytes]:
+        """What was set aside and has not come back."""
+        try:
+            names = os.listdir(self.aside)
+        except FileNotFoundError:
+            return []
+        return [bytes.fromhex(name) for name in names if len(name) == 2 * HASH and _HEX.issuperset(name)]
+
+    def restored(self, key: bytes) -> None:
+        """A sound copy is here again: what was set aside of it goes."""
+        try:
+            os.unlink(os.path.join(self.aside, key.hex()))
+        except FileNotFoundError:
+            pass
+
+    def keys(self, after: bytes) -> Iterator[bytes]:
+        """Hashes above ``after`` in ascending order, as they are when their directory's turn comes."""
         start = after.hex()
         for prefix in sorted(self._prefixes()):
             if prefix < start[:2]:
                 continue
             for name in sorted(self._names(prefix)):
                 if prefix + name > start:
-                    if most == 0:
-                        return
-                    most -= 1
                     yield bytes.fromhex(prefix + name)
 
-    def scan(self) -> Iterator[Found]:
-        """Every blob with its size and last use, in no order."""
+    def by_last_use(self) -> Iterator[tuple[bytes, int]]:
+        """Every blob and its size in bytes, the least recently used (read or written) first.
+
+        Packed, 52 bytes a blob while it sorts: there may be hundreds of thousands of them.
+        """
+        keys, sizes, used = bytearray(), array("q"), array("q")
         for prefix in self._prefixes():
             for name in self._names(prefix):
                 try:
                     found = os.stat(os.path.join(self.root, prefix, name), follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                used = max(found.st_atime_ns, found.st_mtime_ns)
-                yield Found(bytes.fromhex(prefix + name), found.st_size, used)
+                keys += bytes.fromhex(prefix + name)
+                sizes.append(found.st_size)
+                used.append(max(found.st_atime_ns, found.st_mtime_ns))
+        for place in sorted(range(len(used)), key=used.__getitem__):
+            yield bytes(keys[HASH * place : HASH * (place + 1)]), sizes[place]
 
     def _prefixes(self) -> list[str]:
         return [name for name in os.listdir(self.root) if len(name) == 2 and _HEX.issuperset(name)]
@@ -157,6 +195,15 @@ class Blobs:
         """Bytes this user may still write on the file system."""
         found = os.statvfs(self.root)
         return found.f_bavail * found.f_frsize
+
+
+def _open_to_check(path: str) -> int:
+    """Without a new access time: that would be a write for each read, and it is no use that a cache should count."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags | os.O_NOATIME)
+    except PermissionError:  # only for the owner, open(2)
+        return os.open(path, flags)
 
 
 class Writer:
@@ -178,14 +225,17 @@ class Writer:
         self._digest.update(data)
         self.size += len(data)
         if self.size - self._flushed >= FLUSH_EVERY:
-            self._flush()
+            os.fdatasync(self._descriptor)
+            self._forget()
 
     def finish(self) -> bytes:
         """Make the blob visible; its hash."""
         key = self._digest.digest()
         path = self._blobs.path(key)
         directory = os.path.dirname(path)
-        self._flush()
+        if self._blobs.durable:
+            os.fdatasync(self._descriptor)
+        self._forget()
         if not os.path.isdir(directory):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             if self._blobs.durable:
@@ -209,9 +259,8 @@ class Writer:
             except OSError:
                 pass  # the next start removes it
 
-    def _flush(self) -> None:
-        if self._blobs.durable:
-            os.fdatasync(self._descriptor)
+    def _forget(self) -> None:
+        """What is on the disk needs no memory."""
         os.posix_fadvise(self._descriptor, self._flushed, self.size - self._flushed, os.POSIX_FADV_DONTNEED)
         self._flushed = self.size
 

@@ -12,29 +12,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .blobs import Blobs, Mark
-    from .requests import Request
 
 SLICE = 1024 * 1024  # bytes hashed in one turn of the loop: milliseconds
 MOST_CHECKS = 8  # blobs being checked
-MOST_WAITING = 32  # requests that wait for one of them
 REMEMBERED = 4096  # sound blobs
 
 
 class _Check:
-    __slots__ = ("mark", "steps", "waiting")
+    __slots__ = ("done", "mark", "steps")
 
     def __init__(self, mark: Mark, steps: Iterator[bool | None]) -> None:
         self.mark, self.steps = mark, steps
-        self.waiting: list[Request] = []
+        self.done = 0
 
 
 class Checks:
-    """Requests that wait until their blob is known to be sound, and the blobs that are."""
+    """The blobs that are known to be sound, and those being looked at.
 
-    def __init__(
-        self, blobs: Blobs, serve: Callable[[bytes, Request, Mark], None], corrupt: Callable[[bytes], None]
-    ) -> None:
-        self._blobs, self._serve, self._corrupt = blobs, serve, corrupt
+    ``outcome(key, damaged)`` is called at the end of each check. Neither damaged nor sound: it has changed meanwhile.
+    """
+
+    def __init__(self, blobs: Blobs, outcome: Callable[[bytes, bool], None]) -> None:
+        self._blobs, self._outcome = blobs, outcome
         self._sound: dict[bytes, Mark] = {}
         self._under_way: dict[bytes, _Check] = {}
 
@@ -42,22 +41,22 @@ class Checks:
         """Is a blob being checked?"""
         return bool(self._under_way)
 
-    def when_sound(self, key: bytes, request: Request) -> None:
-        """Serve ``request`` once the blob is known to be sound. Raises RefusedError, OSError."""
-        mark = self._blobs.mark(key)
-        if mark is None:
-            raise RefusedError("not-found", "there is no such blob")
-        if self._sound.get(key) == mark:
-            self._serve(key, request, mark)
-            return
+    def progress(self, key: bytes) -> tuple[int, int] | None:
+        """Bytes of the blob that were looked at, and all; None: it is not being checked."""
         check = self._under_way.get(key)
-        if check is None:
-            if len(self._under_way) >= MOST_CHECKS:
-                raise RefusedError("busy", f"{MOST_CHECKS} blobs are being checked", "try again later")
-            check = self._under_way[key] = _Check(mark, self._blobs.check(key, SLICE))
-        if len(check.waiting) >= MOST_WAITING:
-            raise RefusedError("busy", f"{MOST_WAITING} requests wait for this blob", "try again later")
-        check.waiting.append(request)
+        return None if check is None else (check.done, check.mark.size)
+
+    def sound(self, key: bytes, mark: Mark) -> bool:
+        """Is the blob, as it is now, known to be sound?"""
+        return self._sound.get(key) == mark
+
+    def begin(self, key: bytes, mark: Mark) -> None:
+        """Check it, unless that is under way. Raises RefusedError."""
+        if key in self._under_way:
+            return
+        if len(self._under_way) >= MOST_CHECKS:
+            raise RefusedError("busy", f"{MOST_CHECKS} blobs are being checked", "try again later")
+        self._under_way[key] = _Check(mark, self._blobs.check(key, SLICE))
 
     def work(self) -> None:
         """One slice of the check that is under way for longest."""
@@ -67,29 +66,16 @@ class Checks:
         except OSError:
             sound = False  # gone meanwhile, or the device cannot read it: the same to whoever asks
         if sound is None:
+            check.done += SLICE
             return
         del self._under_way[key]
         unchanged = self._blobs.mark(key) == check.mark
         if unchanged and sound:
-            self._remember(key, check.mark)
-        elif unchanged:
-            self._corrupt(key)
-        for request in check.waiting:
-            self._answer(key, request, corrupt=unchanged and not sound)
+            self.remember(key, check.mark)
+        self._outcome(key, unchanged and not sound)
 
-    def _answer(self, key: bytes, request: Request, *, corrupt: bool) -> None:
-        if corrupt:
-            why = "the blob was damaged on disk and has been taken out"
-            request.fail(RefusedError("corrupt", why, "get it from elsewhere"))
-            return
-        try:
-            self.when_sound(key, request)  # again from the start when the file was replaced meanwhile
-        except RefusedError as error:
-            request.fail(error)
-        except OSError as error:
-            request.fail(RefusedError("failed", error.strerror or str(error)))
-
-    def _remember(self, key: bytes, mark: Mark) -> None:
+    def remember(self, key: bytes, mark: Mark) -> None:
+        """The blob was hashed as it is now."""
         self._sound.pop(key, None)
         if len(self._sound) >= REMEMBERED:
             del self._sound[next(iter(self._sound))]

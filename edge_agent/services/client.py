@@ -129,9 +129,45 @@ class Client:
 
 
 class Identity(Client):
-    """The node's key."""
+    """The node's keys, tokens, and document."""
 
     service = "identity"
+
+    def document(self) -> str:
+        """The signed identity document: ``documents.parse`` reads it, ``documents.follow`` leads to it from a pin."""
+        text: str = self.ask("document")["document"]
+        return text
+
+    def token(self, audience: str, **claims: Any) -> str:
+        """A token for ``audience``. ``claims``: subject, scope, lifetime (seconds), nonce."""
+        token: str = self.ask("token", audience=audience, **claims)["token"]
+        return token
+
+    def challenge(self) -> str:
+        """A nonce to be put into a token that this node will check once, within two minutes."""
+        nonce: str = self.ask("challenge")["nonce"]
+        return nonce
+
+    def check(self, token: str, audience: str, document: str = "", pinned: bytes = b"") -> Message:
+        """{valid, claims} or {valid, code, why, fix}; of this node, or of the one whose ``document`` it is."""
+        other = {"document": document, "pinned": pinned} if document else {}
+        return self.ask("check", token=token, audience=audience, **other)
+
+    def rotate(self, overlap: int | None = None) -> str:
+        """The next key becomes the current one; the new document. ``overlap``: seconds the old one stays valid."""
+        given = {} if overlap is None else {"overlap": overlap}
+        text: str = self.ask("rotate", **given)["document"]
+        return text
+
+    def revoke(self, key: str, reason: str = "") -> str:
+        """``key`` (base64url or Z85) is valid for nothing any more; the new document."""
+        text: str = self.ask("revoke", key=key, reason=reason)["document"]
+        return text
+
+    def enrol(self, service: str, *keys: str) -> str:
+        """The CURVE keys (Z85) of a service of this node: the present one, and the next; the new document."""
+        text: str = self.ask("enrol", service=service, keys=list(keys))["document"]
+        return text
 
     def public(self) -> Message:
         """The identity document {node_id, ed25519 (base64), created (seconds since 1970)}."""
@@ -150,9 +186,14 @@ class Identity(Client):
 
 
 class Storage(Client):
-    """Blobs by their SHA-256."""
+    """Blobs by their SHA-256.
+
+    A blob that is fetched from peers, or is large and not checked yet, may take minutes: ``patience`` is how many
+    seconds that may go on without a byte more.
+    """
 
     service = "storage"
+    patience = 60.0
 
     def put(self, data: bytes) -> bytes:
         """Store ``data``; its hash."""
@@ -177,7 +218,7 @@ class Storage(Client):
         """The blob in pieces. Raises ServiceError('corrupt') at the end when the bytes do not have that hash."""
         digest, offset, size = hashlib.sha256(), 0, 1
         while offset < size:
-            answer = self.ask("get", hash=key, offset=offset, length=PIECE)
+            answer = self._patiently("get", hash=key, offset=offset, length=PIECE)
             piece, size = answer["data"], answer["size"]
             if not piece and offset < size:
                 break
@@ -187,14 +228,61 @@ class Storage(Client):
         if digest.digest() != key:
             raise ServiceError("corrupt", "the bytes received do not have that hash", "get it from elsewhere")
 
+    def _patiently(self, op: str, **arguments: Any) -> Message:
+        """Ask until the blob is checked or fetched, as long as that goes on. Raises ServiceError('pending')."""
+        told, until = "", 0.0
+        while True:
+            try:
+                return self.ask(op, **arguments)
+            except ServiceError as error:
+                if error.code != "pending":
+                    raise
+                if error.why != told:  # says how far it is
+                    told, until = error.why, time.monotonic() + self.patience
+                elif time.monotonic() >= until:
+                    raise
+
     def has(self, key: bytes) -> bool:
         """Is the blob there?"""
         return self.ask("has", hash=key)["has"] is True
 
     def size(self, key: bytes) -> int:
         """Its size in bytes."""
-        size: int = self.ask("stat", hash=key)["size"]
+        size: int = self.stat(key)["size"]
         return size
+
+    def stat(self, key: bytes) -> Message:
+        """{size (bytes), pinned, replicas (nodes that should have it)}."""
+        return self.ask("stat", hash=key)
+
+    def pin(self, key: bytes) -> None:
+        """Keep the blob until it is unpinned; fetch it first where storage reads through."""
+        self._patiently("pin", hash=key)
+
+    def unpin(self, key: bytes) -> bool:
+        """Let it go when it has to; False when it was not pinned."""
+        return self.ask("unpin", hash=key)["unpinned"] is True
+
+    def replicas(self, key: bytes, wished: int | None = None) -> int:
+        """How many nodes should have the blob, from now on with ``wished`` (1 to 255)."""
+        told: int = self.ask("replicas", hash=key, **({} if wished is None else {"wished": wished}))["wished"]
+        return told
+
+    def wishes(self) -> Iterator[Message]:
+        """{hash, pinned, replicas} of every blob of which something was wished, ascending."""
+        answer = self.ask("wishes")
+        while True:
+            yield from answer["wishes"]
+            if not answer["more"]:
+                return
+            answer = self.ask("wishes", after=answer["wishes"][-1]["hash"])
+
+    def scrub(self, rate: int | None = None) -> Message:
+        """Check every blob now, reading ``rate`` bytes a second (default: the profile's); how it was up to now.
+
+        {running, blobs, bytes, damaged, finished (seconds since 1970, or None)}; later ones are in ``health``.
+        """
+        return self.ask("scrub", **({} if rate is None else {"rate": rate}))
 
     def delete(self, key: bytes) -> bool:
         """Remove the blob; False when it was not there."""
@@ -208,6 +296,48 @@ class Storage(Client):
             if not answer["more"]:
                 return
             answer = self.ask("list", after=answer["hashes"][-1])
+
+
+class Ledger(Client):
+    """The log. ``edge_agent.tlog`` verifies proofs, ``edge_agent.notes`` heads."""
+
+    service = "ledger"
+
+    def append(self, *entries: bytes) -> tuple[int, int]:
+        """Add entries, at most 60 KiB each; the index of the first, and the size of a tree that has them all."""
+        answer = self.ask("append", entries=list(entries))
+        return answer["first"], answer["size"]
+
+    def head(self, *, witnessed: bool = False) -> bytes:
+        """The signed checkpoint; ``witnessed``: the latest that enough witnesses have cosigned."""
+        head: bytes = self.ask("head", witnessed=witnessed)["checkpoint"]
+        return head
+
+    def vkey(self) -> str:
+        """The log's verifier key, which others pin."""
+        vkey: str = self.ask("key")["vkey"]
+        return vkey
+
+    def inclusion(self, place: int | bytes, size: int) -> tuple[bytes, int, list[bytes]]:
+        """Leaf hash, index and proof of the entry with this index, or of the first with this leaf hash."""
+        given = {"hash": place} if isinstance(place, bytes) else {"index": place}
+        answer = self.ask("inclusion", size=size, **given)
+        return answer.get("hash", place), answer["index"], answer["proof"]
+
+    def consistency(self, size1: int, size2: int) -> list[bytes]:
+        """The proof that the log of ``size1`` entries is the beginning of the one of ``size2``."""
+        proof: list[bytes] = self.ask("consistency", **{"from": size1, "to": size2})["proof"]
+        return proof
+
+    def entries(self, start: int, most: int = 1000) -> list[bytes]:
+        """Entries from index ``start`` on, as many as one answer holds; [] at the end."""
+        entries: list[bytes] = self.ask("entries", start=start, most=most)["entries"]
+        return entries
+
+    def cosign(self, checkpoint: bytes) -> int:
+        """Hand in cosignatures of a head of this log; how many of its witnesses have signed that by now."""
+        count: int = self.ask("cosign", checkpoint=checkpoint)["count"]
+        return count
 
 
 class Telemetry(Client):
@@ -265,7 +395,7 @@ class Analytics(Client):
 
 
 class Node(Client):
-    """The link to other nodes."""
+    """The link to other nodes. A light node asks its full peers for what is not here: give it half a minute."""
 
     service = "node"
 
@@ -277,3 +407,37 @@ class Node(Client):
         """This node's CURVE public key (Z85)."""
         key: str = self.ask("key")["public"]
         return key
+
+    def heads(self) -> list[Message]:
+        """The logs that are believed: [{origin, size, root, time, source, forked, checked}]."""
+        heads: list[Message] = self.ask("heads")["heads"]
+        return heads
+
+    def refused(self) -> Message:
+        """What was not believed lately, and what is held against logs: {refused: [...], evidence: [...]}."""
+        return self.ask("refused")
+
+    def includes(self, origin: str, leaf: bytes) -> tuple[int, int]:
+        """(index, size): where the leaf with this hash is, as proved under the head of ``size`` entries."""
+        answer = self.ask("includes", origin=origin, hash=leaf)
+        return answer["index"], answer["size"]
+
+    def entries(self, origin: str, start: int, most: int) -> list[bytes]:
+        """At least one entry from ``start`` on, each proved to be there."""
+        entries: list[bytes] = self.ask("entries", origin=origin, start=start, most=most)["entries"]
+        return entries
+
+    def submit(self, origin: str, entry: bytes) -> tuple[int, int]:
+        """(index, size) that a full peer promises; ``includes`` proves it later."""
+        answer = self.ask("submit", origin=origin, entry=entry)
+        return answer["index"], answer["size"]
+
+    def fetch(self, key: bytes) -> bytes:
+        """A whole blob from the best full peer, in memory. Raises ServiceError('wrong-blob') at its end."""
+        data, size = b"", 1
+        while len(data) < size:
+            answer = self.ask("fetch", hash=key, offset=len(data), length=PIECE)
+            data, size = data + answer["data"], answer["size"]
+            if size == 0:
+                break
+        return data

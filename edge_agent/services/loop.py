@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from .signals import Stop
 
+LONGEST_WAIT = 2**31 - 1  # milliseconds, 24 days: zmq_poll takes an int
+
 
 class Loop:
     """Runs services until it is asked to stop. Raises StartError when libzmq cannot authenticate."""
@@ -117,4 +119,4 @@ class Loop:
                 return 0
             deadline = service.deadline()
             due = due if deadline is None else min(due, deadline)
-        return None if due == math.inf else max(0, math.ceil((due - self.now()) * 1000))
+        return None if due == math.inf else min(LONGEST_WAIT, max(0, math.ceil((due - self.now()) * 1000)))

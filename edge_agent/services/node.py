@@ -1,53 +1,85 @@
-"""The node's link to others: heartbeats over CURVE. A light node only connects out, a full node only listens.
+"""The node's link to others over CURVE. A light node only connects out, a full node only listens.
 
-    peers {}  -> {mode, peers: [...]}   light: {endpoint, key, state, node, release, age, rtt, failures, refused}
-                                        full: {key, state, node, release, age, refused}; ages in seconds or nil
-    key   {}  -> {public}               this node's CURVE key (Z85), to be configured at its peers
+    peers   {}  -> {mode, peers: [...], counts: {what: times}}
+                   light: {endpoint, key, state, node, release, age, rtt, failures, refused, why, until}
+                   full: {key, state, node, release, age, refused, version, status}; times in seconds or nil
+    key     {}  -> {public}             this node's CURVE key (Z85), to be configured at its peers
+    heads   {}  -> {heads: [{origin, size, root, time, source, forked, checked}]}    time: unix seconds or nil
+    refused {}  -> {refused: [{age, endpoint, code, why}], evidence: [{origin, kind, held, shown}]}
 
-What is decided is in ``peers.light`` and ``peers.full``; here the sockets follow.
+and a light node
+
+    fetch    {hash, offset, length}  -> {data, size, peer}    in order from offset 0; the last only with the right hash
+    entries  {origin, start, most}   -> {entries, size, peer} each proved under the held head of ``size`` entries
+    includes {origin, hash}          -> {index, size, peer}   ``hash``: of a leaf, RFC 9162
+    submit   {origin, entry}         -> {index, size, peer}   a promise; ``includes`` proves it
+
+Beyond the codes of ``requests``: offline, timeout, no-head, forked, unknown-log, not-found, unavailable,
+unknown-outcome, and what a peer has lied about last: wrong-blob, wrong-entry, replay. What is decided is in ``peers``;
+here sockets follow.
 """
 
 from __future__ import annotations
 
 import os
 
-from .. import __version__
-from ..peers import full, light, transport
-from ..peers.wire import MAX_BEAT, MAX_NAME
+from ..notes import NoteError, Verifier
+from ..peers import transport
+from ..peers.frames import MAX_REQUEST
+from ..peers.wire import MAX_NAME
 from .errors import StartError
-from .log import WARNING, log
+from .log import log
+from .metrics import COUNTER, GAUGE, Metric
 from .runtime import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Protocol
 
     from ..peers.wire import Message
     from .options import Options
     from .requests import Operation, Request
     from .runtime import Runtime
 
-BATCH = 64  # beats read in one turn of the loop
+    class Link(Protocol):
+        """What a light and a full node have in common."""
+
+        def operations(self) -> Mapping[str, Operation]: ...
+        def deadline(self) -> float | None: ...
+        def tick(self, now: float) -> None: ...
+        def peers(self) -> list[Message]: ...
+        def counts(self) -> Mapping[str, int]: ...
+        def close(self) -> None: ...
 
 
-def _chance() -> float:
-    return int.from_bytes(os.urandom(4), "big") / 2**32
+FULL = ("heads", "refused")
+LIGHT = (*FULL, "fetch", "entries", "includes", "submit")
 
 
-def _name(options: Options) -> str:
+def named(options: Options) -> str:
+    """The name that this node gives itself."""
     host = "".join(letter for letter in os.uname().nodename if letter.isprintable())[:MAX_NAME]
     return options.node_id or host or "unnamed"
+
+
+def verifiers(options: Options) -> list[Verifier]:
+    """The keys of the logs that are believed. Raises StartError."""
+    try:
+        return [Verifier.parse(vkey) for vkey in options.link.logs]
+    except NoteError as error:
+        raise StartError(f"cannot use p2p.logs: {error}; fix: NAME+HASH+KEY, as the log shows it") from error
 
 
 class Node(Service):
     """The service."""
 
     name = "node"
-    request_limit = 4096
+    request_limit = MAX_REQUEST
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self._link: _LightLink | _FullLink
+        self._link: Link | None = None
         self._public = ""
 
     def open(self, runtime: Runtime) -> None:
@@ -56,145 +88,70 @@ class Node(Service):
         self._public = key.public
         log(self.name, f"public key {key.public}")
         try:
-            self._link = (_FullLink if self.options.link.mode == "full" else _LightLink)(runtime, self.options, key)
+            self._link = _link(runtime, self.options, key)
         except transport.TransportError as error:
             raise StartError(str(error)) from error
 
     def operations(self) -> Mapping[str, Operation]:
-        """peers, key."""
-        return {"peers": self._peers, "key": self._key}
+        """peers, key, and those of the link, which comes with ``open``."""
+
+        def of_link(name: str) -> Operation:
+            return lambda request: self._link.operations()[name](request) if self._link else None
+
+        names = FULL if self.options.link.mode == "full" else LIGHT
+        return {"peers": self._peers, "key": self._key, **{name: of_link(name) for name in names}}
 
     def details(self) -> Message:
         """How the node is linked."""
-        states = [peer["state"] for peer in self._link.peers()]
+        states = [peer["state"] for peer in self._link.peers()] if self._link else []
         return {
             "mode": self.options.link.mode,
-            "node_id": _name(self.options),
+            "node_id": named(self.options),
             "up": states.count("up"),
             "peers": len(states),
         }
 
+    def metrics(self) -> Sequence[Metric]:
+        """Peers by state, and what was checked and refused."""
+        if self._link is None:
+            return ()
+        states = [str(peer["state"]) for peer in self._link.peers()]
+        by_state = tuple(({"state": state}, float(states.count(state))) for state in sorted(set(states)))
+        by_what = tuple(({"what": what}, float(times)) for what, times in sorted(self._link.counts().items()))
+        return (
+            Metric("node_peers", GAUGE, "Other nodes, by how they are seen from here.", by_state),
+            Metric("node_exchanges_total", COUNTER, "Answers that held, or were given, and refusals.", by_what),
+        )
+
     def deadline(self) -> float | None:
         """The next beat, retry or expiry."""
-        return self._link.machine.deadline()
+        return self._link.deadline() if self._link else None
 
     def tick(self, now: float) -> None:
         """It has come."""
-        self._link.tick(now)
+        if self._link:
+            self._link.tick(now)
+
+    def close(self) -> None:
+        """Drop all connections."""
+        if self._link:
+            self._link.close()
 
     def _peers(self, _request: Request) -> Message:
-        return {"mode": self.options.link.mode, "peers": self._link.peers()}
+        link = self._link
+        peers, counts = (link.peers(), dict(link.counts())) if link else ([], {})
+        return {"mode": self.options.link.mode, "peers": peers, "counts": counts}
 
     def _key(self, _request: Request) -> Message:
         return {"public": self._public}
 
 
-def _age(now: float, last_seen: float | None) -> float | None:
-    return None if last_seen is None else now - last_seen
+def _link(runtime: Runtime, options: Options, key: transport.Key) -> Link:
+    """Only one of the two is imported: each costs memory."""
+    if options.link.mode == "full":
+        from .node_full import FullLink
 
+        return FullLink(runtime, options, key)
+    from .node_light import LightLink
 
-class _LightLink:
-    """One socket per full peer while it is up or being tried."""
-
-    def __init__(self, runtime: Runtime, options: Options, key: transport.Key) -> None:
-        link = options.link
-        self._runtime, self._key, self._targets = runtime, key, link.peers
-        self._sockets: dict[int, transport.Socket] = {}
-        self.machine = light.Light(_name(options), __version__, link.peers, link.heartbeat, _chance)
-
-    def tick(self, now: float) -> None:
-        self._perform(self.machine.step(light.Tick(), now))
-
-    def peers(self) -> list[Message]:
-        now = self._runtime.now()
-        return [
-            {
-                "endpoint": view.endpoint,
-                "key": view.key,
-                "state": view.state,
-                "node": view.node,
-                "release": view.release,
-                "age": _age(now, view.last_seen),
-                "rtt": view.rtt,
-                "failures": view.failures,
-                "refused": view.refused,
-            }
-            for view in self.machine.views()
-        ]
-
-    def _perform(self, actions: Sequence[light.Action]) -> None:
-        for action in actions:
-            if isinstance(action, light.Open):
-                self._open(action.peer)
-            elif isinstance(action, light.Close):
-                if action.peer in self._sockets:
-                    self._runtime.forget(self._sockets.pop(action.peer))
-            elif isinstance(action, light.Send):
-                if action.peer in self._sockets:
-                    transport.send(self._sockets[action.peer], [action.data])
-            else:
-                log("node", action.text)
-
-    def _open(self, peer: int) -> None:
-        target = self._targets[peer]
-        try:
-            curve = (self._key, target.key)
-            socket = transport.connect(self._runtime.context, target.endpoint, MAX_BEAT, curve)
-        except transport.TransportError as error:
-            log("node", str(error), WARNING)  # the machine finds no echo and tries again later
-            return
-        self._sockets[peer] = socket
-        self._runtime.watch(socket, lambda: self._read(peer, socket))
-
-    def _read(self, peer: int, socket: transport.Socket) -> None:
-        for parts in transport.drain(socket, BATCH, 1):
-            data = parts[0].bytes if parts else b""  # of several parts: refused like any other garbage
-            self._perform(self.machine.step(light.Heard(peer, data), self._runtime.now()))
-            if self._sockets.get(peer) is not socket:
-                return
-
-
-class _FullLink:
-    """One listening socket that only configured keys can connect to."""
-
-    def __init__(self, runtime: Runtime, options: Options, key: transport.Key) -> None:
-        link = options.link
-        keys = [target.key for target in link.peers]
-        self._runtime = runtime
-        self.machine = full.Full(_name(options), __version__, keys)
-        endpoint = link.listen or ""
-        self._socket = transport.listen_curve(
-            runtime.context, runtime.gate, endpoint, key, frozenset(keys), "peers", MAX_BEAT
-        )
-        runtime.watch(self._socket, self._read)
-        log("node", f"listens on {endpoint} for {len(keys)} keys")
-
-    def tick(self, now: float) -> None:
-        self._perform(self.machine.step(light.Tick(), now))
-
-    def peers(self) -> list[Message]:
-        now = self._runtime.now()
-        return [
-            {
-                "key": view.key,
-                "state": view.state,
-                "node": view.node,
-                "release": view.release,
-                "age": _age(now, view.last_seen),
-                "refused": view.refused,
-            }
-            for view in self.machine.views()
-        ]
-
-    def _read(self) -> None:
-        for parts in transport.drain(self._socket, BATCH, 2):
-            if len(parts) == 2:
-                heard = full.Heard(transport.user(parts[1]), parts[0].bytes, parts[1].bytes)
-                self._perform(self.machine.step(heard, self._runtime.now()))
-
-    def _perform(self, actions: Sequence[full.Send | light.Note]) -> None:
-        for action in actions:
-            if isinstance(action, full.Send):
-                transport.send(self._socket, [action.route, action.data])
-            else:
-                log("node", action.text)
+    return LightLink(runtime, options, key)

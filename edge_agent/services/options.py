@@ -11,12 +11,20 @@ Services that share a process are told by one object of such objects, by name.
     cluster_name  str | null
     cache_only    bool          storage: keep a bounded cache, not a store
     cache_bytes   int | null    storage: bound of the cache on disk; default: half of its cgroup's memory.max
+    read_through  bool          storage: fetch what is not here from full peers, by the node service
+    scrub_interval  number      storage: seconds from one scrub to the next; 0: only on demand
+    scrub_rate    int           storage: bytes a second that a scrub reads
+    blob_replicas int           storage: how many nodes should have a blob of which nothing else is said
     p2p           object        node: {mode: light | full, listen: str | null, heartbeat: seconds,
-                                       peers: [{endpoint: str, key: str}]}
+                                       peers: [{endpoint: str, key: str}], logs: [str], members: str | null}
+    origin        str | null    ledger: the log's name; default: made from the names of cluster and node
+    record        bool          ledger: whether events of the agent are entries; default: yes
+    witnesses     [str]         ledger: verifier keys of those whose cosignatures are kept
+    quorum        int           ledger: how many of them make a head a witnessed one
     http          object        telemetry: {address: str, port: int}, where it is scraped
     status        str           telemetry: the agent's status socket
     analytics     object        analytics: {interval: seconds, flush: seconds, max_bytes: int}
-    control       str           timekeeper: the agent's control socket
+    control       str           timekeeper, ledger, node: the agent's control socket
     profile       str           timekeeper: the profile whose schedule it keeps
     schedule      [object]      timekeeper: its entries, as ``model.Entry``
 
@@ -34,7 +42,6 @@ import pwd
 import socket
 
 from ..model import Entry
-from ..peers.light import Target
 from ..peers.wire import MAX_NAME
 from ..records import Record
 from .errors import StartError
@@ -44,20 +51,39 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from ..notes import Verifier
+    from ..peers.session import Target
+
 VARIABLE = "EDGE_AGENT_SERVICE_OPTIONS"
+MAX_LOGS = 16
 HEARTBEATS = (0.1, 86_400.0)  # seconds, shortest and longest
 INTERVALS = (0.1, 86_400.0)  # seconds
 LEAST_KEPT = 4 * 1024 * 1024  # bytes
+SCRUB_INTERVAL, LONGEST_INTERVAL = 7 * 86_400.0, 366 * 86_400.0  # seconds
+SCRUB_RATE = 4 * 1024 * 1024  # bytes a second
+MOST_REPLICAS = 255
 _Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
 
 
 class Link(Record):
-    """The node service's part: heartbeats with other nodes."""
+    """The node service's part: the link to other nodes."""
 
     mode: str = "light"
     listen: str | None = None  # full: tcp://ADDRESS:PORT
-    peers: tuple[Target, ...] = ()  # light: whom to connect to; full: whose keys may connect (endpoint may be '')
-    heartbeat: float = 30.0  # seconds
+    # light: whom to connect to; full: whose keys may connect, and with an endpoint a full node that light ones hear of
+    peers: tuple[Target, ...] = ()
+    heartbeat: float = 60.0  # seconds
+    logs: tuple[str, ...] = ()  # verifier keys (C2SP signed-note) of the logs that are believed
+    members: str = ""  # full: a file with one more key a line, read again when it changes; '': none
+
+
+class LogOptions(Record):
+    """The ledger's part."""
+
+    origin: str | None = None
+    record: bool = True
+    witnesses: tuple[Verifier, ...] = ()
+    quorum: int = 0
 
 
 class Exporter(Record):
@@ -87,11 +113,16 @@ class Options(Record):
     cluster_name: str | None = None
     cache_only: bool = False
     cache_bytes: int | None = None
+    read_through: bool = False
+    scrub_interval: float = SCRUB_INTERVAL
+    scrub_rate: int = SCRUB_RATE
+    blob_replicas: int = 1
     link: Link = Link()
     control: str = ""
     profile: str = ""
     schedule: tuple[Entry, ...] = ()
     ignored: tuple[str, ...] = ()  # keys without a meaning here
+    log: LogOptions = LogOptions()
     http: Exporter = Exporter()
     status: str = ""
     keeping: Keeping = Keeping()
@@ -140,10 +171,15 @@ def _options(name: str, given: Any, environ: Mapping[str, str], uid: int) -> Opt
         cluster_name=reader.name("cluster_name"),
         cache_only=reader.flag("cache_only"),
         cache_bytes=reader.whole("cache_bytes", 1, 2**63),
+        read_through=reader.flag("read_through"),
+        scrub_interval=reader.seconds("scrub_interval", (0.0, LONGEST_INTERVAL), SCRUB_INTERVAL),
+        scrub_rate=reader.whole("scrub_rate", 1, 2**40) or SCRUB_RATE,
+        blob_replicas=reader.whole("blob_replicas", 1, MOST_REPLICAS) or 1,
         link=_link(reader),
         control=reader.directory("control", os.path.join(run, "control")),
         profile=reader.text("profile", ""),
         schedule=_schedule(reader),
+        log=_log(reader),
         http=_exporter(reader),
         status=reader.directory("status", os.path.join(run, "status")),
         keeping=_keeping(reader),
@@ -167,7 +203,34 @@ def _link(reader: _Reader) -> Link:
     if mode == "full" and not listen:
         inner.wrong("listen", "is missing: a full node listens")
     heartbeat = inner.seconds("heartbeat", HEARTBEATS, Link().heartbeat)
-    return Link(mode, listen or None, _peers(inner, needs_endpoint=mode == "light"), heartbeat)
+    peers = _peers(inner, needs_endpoint=mode == "light")
+    members = inner.directory("members", "/")
+    return Link(mode, listen or None, peers, heartbeat, _logs(inner), "" if members == "/" else members)
+
+
+def _logs(reader: _Reader) -> tuple[str, ...]:
+    """Texts alone: ``notes`` says whether they are verifier keys, where they are needed."""
+    given = reader.get("logs", [])
+    if isinstance(given, list) and all(isinstance(item, str) for item in given) and len(given) <= MAX_LOGS:
+        return tuple(given)
+    reader.wrong("logs", f"is not a list of at most {MAX_LOGS} verifier keys")
+    return ()
+
+
+def _log(reader: _Reader) -> LogOptions:
+    origin = reader.text("origin", "")
+    given, witnesses = reader.get("witnesses", []), []
+    if origin or given:
+        from ..notes import NoteError, Verifier  # 1 MiB with what it imports: for services that have a log
+
+        try:
+            if origin:
+                Verifier.of(origin, bytes(32))  # a name as a key may have it
+            witnesses = [Verifier.parse(each) for each in given]
+        except (NoteError, TypeError) as error:
+            reader.wrong("origin and witnesses", f"are not a name and a list of verifier keys: {error}")
+    quorum = reader.whole("quorum", 0, len(witnesses)) or 0
+    return LogOptions(origin or None, reader.flag("record", default=True), tuple(witnesses), quorum)
 
 
 def _exporter(reader: _Reader) -> Exporter:
@@ -229,6 +292,10 @@ def _peers(reader: _Reader, *, needs_endpoint: bool) -> tuple[Target, ...]:
     if not isinstance(given, list):
         reader.wrong("peers", "is not a list")
         return ()
+    if not given:
+        return ()
+    from ..peers.session import Target  # for the node service alone
+
     targets = []
     for position, entry in enumerate(given):
         if not isinstance(entry, dict):
@@ -341,12 +408,12 @@ class _Reader:
         value = self.whole(key, low, high)
         return default if value is None else value
 
-    def flag(self, key: str) -> bool:
-        value = self.get(key, False)
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        value = self.get(key, default)
         if isinstance(value, bool):
             return value
         self.wrong(key, "is neither true nor false")
-        return False
+        return default
 
     def keys(self, key: str) -> list[str]:
         value = self.get(key, [])

@@ -8,9 +8,7 @@ from .errors import RefusedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .blobs import Writer
+    from .inventory import Incoming
 
 MOST = 8  # at a time
 SILENCE = 60.0  # seconds without a chunk
@@ -18,37 +16,32 @@ TOKEN = 16  # bytes; knowing it is the right to go on with the upload
 
 
 class Upload:
-    """One upload: ``size`` bytes are to come, and ``user`` is the only one who may send them."""
+    """One upload; ``user`` is the only one who may send it."""
 
-    __slots__ = ("expires", "size", "user", "writer")
+    __slots__ = ("blob", "expires", "user")
 
-    def __init__(self, size: int, user: str, writer: Writer, expires: float) -> None:
-        self.size, self.user, self.writer, self.expires = size, user, writer, expires
+    def __init__(self, user: str, blob: Incoming, expires: float) -> None:
+        self.user, self.blob, self.expires = user, blob, expires
 
 
 class Uploads:
-    """All of them. ``dropped`` is told the size of each one that ends without a blob."""
+    """All of them."""
 
-    def __init__(self, dropped: Callable[[int], None]) -> None:
-        self._dropped = dropped
+    def __init__(self) -> None:
         self._open: dict[bytes, Upload] = {}
 
     def __len__(self) -> int:
         return len(self._open)
-
-    def missing(self) -> int:
-        """Bytes announced and not yet written, of all together."""
-        return sum(upload.size - upload.writer.size for upload in self._open.values())
 
     def check_room(self) -> None:
         """Raises RefusedError('busy') when there are as many as there may be."""
         if len(self._open) >= MOST:
             raise RefusedError("busy", f"{MOST} uploads are under way", "try again later")
 
-    def begin(self, size: int, user: str, writer: Writer, now: float) -> bytes:
+    def begin(self, user: str, blob: Incoming, now: float) -> bytes:
         """A new upload; its token."""
         token = os.urandom(TOKEN)
-        self._open[token] = Upload(size, user, writer, now + SILENCE)
+        self._open[token] = Upload(user, blob, now + SILENCE)
         return token
 
     def get(self, token: bytes, user: str, now: float) -> Upload:
@@ -61,13 +54,11 @@ class Uploads:
 
     def end(self, token: bytes) -> None:
         """It became a blob."""
-        self._open.pop(token).writer.discard()
+        del self._open[token]
 
     def drop(self, token: bytes) -> None:
         """It will not become a blob."""
-        upload = self._open.pop(token)
-        upload.writer.discard()
-        self._dropped(upload.size)
+        self._open.pop(token).blob.discard()
 
     def deadline(self) -> float | None:
         """When the next one expires."""

@@ -25,19 +25,26 @@ NOT_INSTALLED = ("pycparser",)
 """Distributions that only what we leave out would use: cffi reads C with it."""
 
 UNUSED = (
+    "annotated_types/test_cases.py",
     "apscheduler/executors",  # the timekeeper uses triggers, in a loop of its own
     "apscheduler/jobstores",
     "apscheduler/schedulers",
     "cffi",  # only its backend is used at run time: _cffi_backend
+    "dotenv/cli.py",
     "psutil/tests",
     "psutil/_psbsd.py",
     "psutil/_psosx.py",
     "psutil/_pssunos.py",
     "psutil/_pswindows.py",
     "psutil/_psaix.py",
+    "pydantic/color.py",
+    "pydantic/experimental",
     "pydantic/mypy.py",
     "pydantic/v1",  # pydantic 1 for those who still use it
+    "zmq/_future.py",
+    "zmq/asyncio.py",
     "zmq/auth",
+    "zmq/backend/cffi",  # for PyPy
     "zmq/devices",
     "zmq/tests",
     "zmq/log",
@@ -85,6 +92,8 @@ def merge(wheels: Iterable[Path], directory: Path) -> None:
                 if name.endswith("/") or not wanted(name):
                     continue
                 path, content = directory / name, archive.read(name)
+                if path.name == "METADATA":  # what follows the headers is the project's README
+                    content = content.partition(b"\n\n")[0] + b"\n"
                 if path.exists() and path.read_bytes() != content:
                     raise WheelError(f"cannot put {wheel.name} beside the others: its {name} is another; fix: the pins")
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,10 +40,18 @@ class Running:
     """One service process, of one service or of several. Leaving the context kills it if it still runs.
 
     ``options``: of the service; of several, what each is told by its name. ``user``: whom it runs as, and its group.
+    ``before``: words before its command.
     """
 
     def __init__(
-        self, name: str, base: Path, *, environ: dict[str, str] | None = None, user: int | None = None, **options: Any
+        self,
+        name: str,
+        base: Path,
+        *,
+        environ: dict[str, str] | None = None,
+        user: int | None = None,
+        before: Sequence[str] = (),
+        **options: Any,
     ) -> None:
         self.name, names = name, name.split("+")
         self.data, self.run = base / "data" / name, base / "run" / name
@@ -66,7 +74,7 @@ class Running:
         self.started = time.monotonic()
         with (base / f"{name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge_agent.services", *names],
+                [*before, sys.executable, "-m", "edge_agent.services", *names],
                 env={
                     "PATH": os.environ["PATH"],
                     "NOTIFY_SOCKET": str(path),

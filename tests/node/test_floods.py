@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -195,3 +197,25 @@ def test_a_large_honest_request_is_no_flood(base: Path) -> None:
                 blob = client.put_stream((data for _ in range(40)), 40 * len(data))
                 assert sum(len(piece) for piece in client.get_stream(blob)) == 40 * len(data)
             assert dropped(local) == 0
+
+
+def test_connections_that_say_nothing_do_not_use_up_the_descriptors(base: Path) -> None:
+    """Without a bound of our own libzmq finds none for the next one, and turns round about it."""
+    with Running("identity", base) as service:
+        service.ready()
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (300, 300))
+        with Identity.local(str(service.run), 20) as client, contextlib.ExitStack() as stack:
+            client.health()
+            path = str(service.run / "identity.sock")
+            for _ in range(600):
+                idle = stack.enter_context(socket.socket(socket.AF_UNIX))
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    idle.setblocking(False)
+                    idle.connect(path)
+                if len(list(Path(f"/proc/{service.pid}/fd").iterdir())) > 250:
+                    time.sleep(0.01)
+            assert client.verify(b"x", client.sign(b"x"))
+            assert dropped(client) > 0
+            assert len(list(Path(f"/proc/{service.pid}/fd").iterdir())) < 300
+        with Identity.local(str(service.run), 20) as client:
+            assert client.health()["pid"] == service.pid

@@ -69,12 +69,13 @@ def test_what_a_device_never_needs_is_left_out(name: str, installed: bool) -> No
 
 
 def test_wheels_for_two_pythons_make_one_directory(tmp_path: Path) -> None:
-    same = {"a/__init__.py": "x", "a-1.dist-info/METADATA": "m"}
+    same = {"a/__init__.py": "x", "a-1.dist-info/METADATA": "Name: a\nVersion: 1\n\n# All about a\n"}
     one = wheel(tmp_path / "a-cp311.whl", same | {"a/_c.cpython-311-x.so": "1", "a-1.dist-info/RECORD": "1"})
     two = wheel(tmp_path / "a-cp313.whl", same | {"a/_c.cpython-313-x.so": "2", "a-1.dist-info/RECORD": "2"})
     wheels.merge([one, two], tmp_path / "made")
     names = {str(path.relative_to(tmp_path / "made")) for path in (tmp_path / "made").rglob("*") if path.is_file()}
     assert names == {"a/__init__.py", "a-1.dist-info/METADATA", "a/_c.cpython-311-x.so", "a/_c.cpython-313-x.so"}
+    assert (tmp_path / "made/a-1.dist-info/METADATA").read_text() == "Name: a\nVersion: 1\n"
     assert wheels.tops([one, two]) == {"a/*", "a-1.dist-info/*"}
 
 

@@ -16,7 +16,7 @@ Packages = dict[tuple[str, str], Path]
 
 USERS = (
     "edge-agent",
-    *(f"edge-agent-{name}" for name in ("analytics", "embedded", "identity", "node", "storage", "telemetry")),
+    *(f"edge-agent-{name}" for name in ("analytics", "embedded", "identity", "ledger", "node", "storage", "telemetry")),
 )
 ACCOUNTS = re.compile(r"/etc/(passwd|group|shadow|gshadow)-?")
 SERVICES = ("identity", "storage", "node")

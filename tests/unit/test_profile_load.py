@@ -221,10 +221,37 @@ def test_a_bundled_service_is_told_its_options() -> None:
         "clients": [],
         "cache_only": True,
         "cache_bytes": 10_000_000,
-        "p2p": {"mode": "light", "listen": None, "peers": [], "heartbeat": 30.0},
+        "read_through": False,
+        "scrub_interval": 604_800.0,
+        "scrub_rate": 4 << 20,
+        "blob_replicas": 1,
+        "p2p": {"mode": "light", "listen": None, "peers": [], "heartbeat": 60.0, "logs": [], "members": None},
         "node_id": "node-001",
         "cluster_name": "c",
     }
+
+
+@pytest.mark.parametrize(
+    ("storage", "node", "reads"),
+    [
+        ("cache_only: true", "p2p: light", True),
+        ("cache_only: true", "p2p: light, enabled: false", False),
+        ("cache_only: true", "p2p: full", False),
+        ("cache_only: false", "p2p: light", False),
+        ("read_through: false, cache_only: true", "p2p: light", False),
+        ("read_through: true", "p2p: full", True),
+    ],
+)
+def test_a_cache_reads_through_where_a_light_node_can_be_asked(storage: str, node: str, reads: bool) -> None:
+    profile = load_text(f"services: {{storage: {{{storage}}}, node: {{{node}}}}}")
+    env = {demand.service.name: dict(demand.service.env) for demand in profile.demands}["storage"]
+    assert json.loads(env["EDGE_AGENT_SERVICE_OPTIONS"])["read_through"] is reads
+
+
+def test_storage_is_told_about_scrubs_and_replicas() -> None:
+    text = "services: {storage: {scrub_interval: 30d, scrub_rate: 1MiB, blob_replicas: 3}}"
+    told = json.loads(dict(load_text(text).demands[0].service.env)["EDGE_AGENT_SERVICE_OPTIONS"])
+    assert (told["scrub_interval"], told["scrub_rate"], told["blob_replicas"]) == (30 * 86_400, 1 << 20, 3)
 
 
 def test_a_change_of_limits_does_not_restart_a_bundled_service() -> None:
@@ -250,14 +277,34 @@ def test_the_node_service_is_told_its_link() -> None:
         "listen": None,
         "peers": [{"endpoint": "tcp://h.example:4001", "key": KEY}],
         "heartbeat": 5.0,
+        "logs": [],
+        "members": None,
     }
-    assert link("p2p: full") == {"mode": "full", "listen": "tcp://0.0.0.0:4001", "peers": [], "heartbeat": 30.0}
+    rest = {"heartbeat": 60.0, "logs": [], "members": None}
+    assert link("p2p: full") == {"mode": "full", "listen": "tcp://0.0.0.0:4001", "peers": [], **rest}
     assert link(f"port: 5000, p2p: {{mode: full, peers: [{{key: '{KEY}'}}]}}") == {
         "mode": "full",
         "listen": "tcp://0.0.0.0:5000",
         "peers": [{"endpoint": "", "key": KEY}],
-        "heartbeat": 30.0,
+        **rest,
     }
+
+
+def test_the_node_service_is_told_the_logs_it_believes_and_who_may_connect() -> None:
+    vkey = "log.example+1cc758f9+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
+    env = (
+        load_text(f"services: {{node: {{p2p: {{mode: full, logs: {vkey}, members: /etc/m}}}}}}").demands[0].service.env
+    )
+    told = json.loads(dict(env)["EDGE_AGENT_SERVICE_OPTIONS"])
+    assert (told["p2p"]["logs"], told["p2p"]["members"]) == ([vkey], "/etc/m")
+    assert told["control"] == "/run/edge-agent/control"
+    for written, why in (
+        ("{logs: nonsense}", "not a verifier key"),
+        (f"{{logs: [{vkey}, {vkey}]}}", "two logs have the same name"),
+        ("{members: /etc/m}", "a light node has no members"),
+        ("{mode: full, members: m}", "absolute"),
+    ):
+        assert any(why in problem for problem in problems(f"services: {{node: {{p2p: {written}}}}}")), written
 
 
 def test_a_bundled_service_under_another_name() -> None:
@@ -285,11 +332,11 @@ def test_a_disabled_service_asks_nothing_of_the_machine() -> None:
 
 def test_services_of_later_releases_are_off_and_said() -> None:
     profile = load_text(
-        "services:\n  ledger: {port: 5}\n  telemetry: {enabled: false}\n  web: {command: [run], mode: embedded}\n"
+        "services:\n  api_gateway: {port: 5}\n  telemetry: {enabled: false}\n  web: {command: [run], mode: embedded}\n"
     )
     assert [each.enabled for each in profile.demands] == [False, False, True]
     assert profile.not_acted_on == (
-        "services.ledger (line 2): not part of this release yet, treated as disabled",
+        "services.api_gateway (line 2): not part of this release yet, treated as disabled",
         "services.web.mode (line 4): runs as a subprocess",
     )
 

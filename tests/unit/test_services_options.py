@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.model import Entry
-from edge_agent.peers.light import Target
+from edge_agent.peers.session import Target
 from edge_agent.profile.directories import find
 from edge_agent.services.errors import StartError
 from edge_agent.services.options import VARIABLE, Exporter, Keeping, Link, Options, read
@@ -69,6 +69,10 @@ def test_everything_of_the_contract_is_read() -> None:
         clients=[KEY],
         cache_only=True,
         cache_bytes=1000,
+        read_through=True,
+        scrub_interval=3600,
+        scrub_rate=1_000_000,
+        blob_replicas=3,
         node_id="node-001",
         cluster_name="production",
         p2p={"mode": "full", "listen": "tcp://0.0.0.0:4001", "peers": [{"key": KEY}], "heartbeat": 5},
@@ -89,6 +93,10 @@ def test_everything_of_the_contract_is_read() -> None:
         cluster_name="production",
         cache_only=True,
         cache_bytes=1000,
+        read_through=True,
+        scrub_interval=3600.0,
+        scrub_rate=1_000_000,
+        blob_replicas=3,
         link=Link("full", "tcp://0.0.0.0:4001", (Target("", KEY),), 5.0),
         control="/run/x/control",
         profile="day",
@@ -124,6 +132,12 @@ def test_other_keys_are_ignored_and_known() -> None:
         ({"cache_only": 1}, "cache_only"),
         ({"cache_bytes": -1}, "cache_bytes"),
         ({"cache_bytes": 1.5}, "cache_bytes"),
+        ({"read_through": "yes"}, "read_through"),
+        ({"scrub_interval": -1}, "scrub_interval"),
+        ({"scrub_interval": True}, "scrub_interval"),
+        ({"scrub_interval": 1e300}, "scrub_interval"),
+        ({"scrub_rate": 0}, "scrub_rate"),
+        ({"blob_replicas": 256}, "blob_replicas"),
         ({"data_dir": "relative"}, "data_dir"),
         ({"run_dir": "/a\0b"}, "run_dir"),
         ({"node_id": "a\nb"}, "node_id"),

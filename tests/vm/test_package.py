@@ -150,6 +150,8 @@ def test_systemd_has_started_it_and_will_again(device: Device) -> None:
     assert status["agent"]["version"] == __version__
     assert set(status["services"]) == {"identity", "node", "storage"}
     assert all(status["services"][name]["essential"] for name in ("identity", "node"))
+    for name, entry in status["services"].items():
+        assert device.guest.check(["stat", "-c", "%U", f"/proc/{entry['pid']}"]).strip() == f"edge-agent-{name}"
     assert_held(device)
 
 

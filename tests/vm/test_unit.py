@@ -298,6 +298,24 @@ def test_restart_of_the_services_unit_restarts_them_all(node: Node) -> None:
     assert node.status()["enforcement"] == "cgroup2"
 
 
+def test_without_anything_to_run_it_waits_for_a_person(node: Node) -> None:
+    node.systemctl("stop")
+    try:
+        node.guest.check("mv /var/lib/edge-agent/plan /root/plan")
+        for broken, why in (
+            (PROFILE.replace("services:", "servces:"), "did you mean"),
+            (PROFILE.replace("300MiB", "30MiB"), "cannot admit"),
+        ):
+            node.write(CONFIG, broken)
+            assert node.guest.run("systemctl start edge-agent").code != 0
+            time.sleep(4)  # four times RestartSec
+            assert node.guest.run("systemctl is-active edge-agent").output.strip() == "failed"
+            assert why in said(node)
+    finally:
+        node.guest.check("mv /root/plan /var/lib/edge-agent/plan")
+        node.write(CONFIG, PROFILE)
+
+
 def test_what_no_agent_is_left_to_stop_systemd_does(node: Node) -> None:
     before = all_of(node)
     try:

@@ -1,0 +1,1 @@
+"""A second client of the peer protocol, written from edge_agent/peers/PROTOCOL.md alone."""
