@@ -119,8 +119,8 @@ class Governing:
                 self._press(name, resource, grip.amount)
 
     def let_go(self, name: str) -> None:
-        """It is to stop: a frozen one could not. Above its memory.high a task that is killed goes on reclaiming before it
-        dies, for tens of seconds (Linux before 6.8: 'don't throttle dying tasks on memory.high').
+        """It is to stop: a frozen one could not. Above its memory.high a task that is killed goes on reclaiming before
+        it dies, for tens of seconds (Linux before 6.8: 'don't throttle dying tasks on memory.high').
         """
         grip, unit = self.governor.grips.get((g.MEMORY, name)), self._agent.node.units.get(name)
         if grip is not None and grip.level and unit is not None:

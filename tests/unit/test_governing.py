@@ -22,7 +22,8 @@ def test_who_is_to_stop_is_held_by_nothing(level: str) -> None:
         freeze=lambda name, frozen: done.append((name, frozen)),
     )
     unit = SimpleNamespace(service=Service("web", ("/bin/x",)))
-    agent: Any = SimpleNamespace(loop=SimpleNamespace(now=lambda: 1.0), node=SimpleNamespace(units={"web": unit}))
+    node, loop = SimpleNamespace(units={"web": unit}), SimpleNamespace(now=lambda: 1.0)
+    agent: Any = SimpleNamespace(loop=loop, node=node, emit=None)
     governing = Governing(agent, senses)
     governing.governor = g.Governor({(g.MEMORY, "web"): g.Grip(level)})
     governing.let_go("web")
