@@ -119,9 +119,12 @@ class Governing:
                 self._press(name, resource, grip.amount)
 
     def let_go(self, name: str) -> None:
-        """It is to stop: a frozen one could not."""
-        grip = self.governor.grips.get((g.MEMORY, name))
-        if grip is not None and grip.level in (g.FROZEN, g.SHED):
+        """It is to stop: a frozen one could not. Above its memory.high a task that is killed goes on reclaiming before
+        it dies, for tens of seconds (Linux before 6.8: 'don't throttle dying tasks on memory.high').
+        """
+        grip, unit = self.governor.grips.get((g.MEMORY, name)), self._agent.node.units.get(name)
+        if grip is not None and grip.level and unit is not None:
+            self._senses.relax(unit.service, g.MEMORY)
             self._senses.freeze(name, frozen=False)
 
     @property
