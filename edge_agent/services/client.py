@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_ANSWER = 1024 * 1024  # bytes
 PIECE = 256 * 1024  # bytes of a blob per message
+PAUSE, MOST_PAUSE = 0.1, 2.0  # seconds until a busy service is asked again
 
 
 class ClientError(Exception):
@@ -153,7 +154,7 @@ class Storage(Client):
     """Blobs by their SHA-256.
 
     A blob that is fetched from peers, or is large and not checked yet, may take minutes: ``patience`` is how many
-    seconds that may go on without a byte more.
+    seconds that may go on without a byte more, and how long a busy service is asked again.
     """
 
     service = "storage"
@@ -166,12 +167,12 @@ class Storage(Client):
 
     def put_stream(self, pieces: Iterable[bytes], size: int) -> bytes:
         """Store ``size`` bytes that come in pieces of at most 512 KiB; their hash, computed at both ends."""
-        upload = self.ask("begin", size=size)["upload"]
+        upload = self._patiently("begin", size=size)["upload"]
         digest, offset = hashlib.sha256(), 0
         for piece in pieces:
             digest.update(piece)
-            offset = self.ask("chunk", upload=upload, offset=offset, data=piece)["offset"]
-        key: bytes = self.ask("commit", upload=upload, hash=digest.digest())["hash"]
+            offset = self._patiently("chunk", upload=upload, offset=offset, data=piece)["offset"]
+        key: bytes = self._patiently("commit", upload=upload, hash=digest.digest())["hash"]
         return key
 
     def get(self, key: bytes) -> bytes:
@@ -193,18 +194,21 @@ class Storage(Client):
             raise ServiceError("corrupt", "the bytes received do not have that hash", "get it from elsewhere")
 
     def _patiently(self, op: str, **arguments: Any) -> Message:
-        """Ask until the blob is checked or fetched, as long as that goes on. Raises ServiceError('pending')."""
-        told, until = "", 0.0
+        """Ask until the service is less busy, and until the blob is checked or fetched as long as that goes on."""
+        told, until, pause = "", 0.0, PAUSE
         while True:
             try:
                 return self.ask(op, **arguments)
             except ServiceError as error:
-                if error.code != "pending":
+                if error.code not in ("pending", "busy"):
                     raise
                 if error.why != told:  # says how far it is
-                    told, until = error.why, time.monotonic() + self.patience
+                    told, until, pause = error.why, time.monotonic() + self.patience, PAUSE
                 elif time.monotonic() >= until:
                     raise
+                if error.code == "busy":  # over its rate, on the port, or too many at once
+                    time.sleep(pause)
+                    pause = min(2 * pause, MOST_PAUSE)
 
     def has(self, key: bytes) -> bool:
         """Is the blob there?"""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.services.lru import BLOCK, Lru, TooLargeError, cost
+from edge_agent.services.lru import BLOCK, ENTRY, Lru, TooLargeError, cost
 
 OPERATIONS = st.lists(
     st.tuples(
@@ -84,3 +86,50 @@ def test_nothing_is_evicted_for_a_blob_that_cannot_fit() -> None:
 
 def test_a_found_blob_larger_than_the_bound_is_itself_evicted() -> None:
     assert Lru(BLOCK).add(b"a", 2 * BLOCK) == [b"a"]
+
+
+def test_a_pinned_blob_is_never_evicted_and_counts() -> None:
+    cache = Lru(3 * BLOCK)
+    for key in (b"a", b"b", b"c"):
+        cache.add(key, BLOCK)
+    cache.pin(b"a")
+    cache.pin(b"gone")
+    cache.touch(b"a")
+    assert (cache.pinned, cache.used) == (BLOCK, 3 * BLOCK)
+    assert cache.reserve(2 * BLOCK) == [b"b", b"c"]
+    assert not cache.fits(BLOCK)
+    with pytest.raises(TooLargeError):
+        cache.reserve(BLOCK)
+    cache.release(2 * BLOCK)
+    assert cache.unpin(b"a") == []
+    assert cache.reserve(3 * BLOCK) == [b"a"]
+    assert (cache.pinned, cache.used) == (0, 0)
+
+
+def test_pins_beyond_the_bound_stay_and_let_nothing_else_in() -> None:
+    cache = Lru(BLOCK)
+    assert cache.add(b"a", BLOCK, pinned=True) == []
+    assert cache.add(b"b", BLOCK, pinned=True) == []
+    assert cache.add(b"c", BLOCK) == [b"c"]
+    assert cache.unpin(b"a") == [b"a"]
+    cache.remove(b"b")
+    assert (cache.pinned, cache.used) == (0, 0)
+
+
+def test_the_number_of_blobs_is_bounded() -> None:
+    cache = Lru(100 * BLOCK, most=2)
+    assert [cache.add(key, BLOCK) for key in (b"a", b"b", b"c")] == [[], [], [b"a"]]
+    cache.pin(b"b")
+    cache.pin(b"c")
+    assert not cache.fits(BLOCK)
+
+
+def test_the_memory_of_a_blob_is_what_it_is_said_to_be() -> None:
+    count = 100_000
+    tracemalloc.start()
+    cache = Lru(count * BLOCK)
+    for number in range(count):
+        cache.add(number.to_bytes(32, "big"), BLOCK)
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken < ENTRY * count

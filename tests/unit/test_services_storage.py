@@ -361,3 +361,64 @@ def test_a_full_disk_refuses_and_leaves_nothing(store: Bench, monkeypatch: pytes
     monkeypatch.setattr(os, "write", full)
     assert store.code("put", data=b"x") == "no-space"
     assert store.files() == []
+
+
+def test_a_durable_blob_is_on_the_disk_before_its_name_and_the_name_before_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Bench(tmp_path)
+    calls: list[str] = []
+
+    def record(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(first: Any, *rest: Any) -> Any:
+            about = Path(f"/proc/self/fd/{first}").readlink() if isinstance(first, int) else Path(str(first))
+            calls.append(f"{name} {about.parent.name if name == 'fdatasync' else about.name}")
+            return real(first, *rest)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("fsync", "fdatasync", "rename"):
+        record(name)
+    key = store.put(b"x")
+    upload = calls[2].removeprefix("rename ")
+    assert calls == ["fdatasync uploads", "fsync blobs", f"rename {upload}", f"fsync {key.hex()[:2]}"]
+
+
+def test_directories_whose_maker_was_killed_are_flushed_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Bench(tmp_path)
+    assert flushed == ["blobs", tmp_path.name]
+
+
+def test_a_damaged_blob_that_cannot_be_taken_out_is_refused_all_the_same(
+    store: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = store.put(b"x")
+    store.files()[0].write_bytes(b"y")
+
+    def fails(_source: str, _target: str) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "rename", fails)
+    for _ in range(2):
+        assert store.code("get", hash=key) == "corrupt"
+
+
+def test_it_tells_what_it_measures(tmp_path: Path) -> None:
+    bench = cached(tmp_path)
+    bench.ask("pin", hash=bench.put(b"x"))
+    told = {metric.name: list(metric.samples) for metric in bench.storage.metrics()}
+    assert told["storage_pinned_bytes"] == [({}, BLOCK)]
+    assert told["storage_limit_bytes"] == [({}, 10 * BLOCK)]
+    assert told["storage_fetches_total"] == [({"outcome": "fetched"}, 0), ({"outcome": "failed"}, 0)]
