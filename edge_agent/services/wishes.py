@@ -126,6 +126,7 @@ class Wishes:
                         self._note(*found)
         except FileNotFoundError:
             pass
+        self._lines -= torn  # the next one is written over it
         return bad
 
     def _append(self, line: bytes) -> None:
