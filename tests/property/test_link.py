@@ -38,6 +38,7 @@ STEP = st.one_of(
     st.tuples(st.just("ask"), st.integers(0, 9)),
     st.tuples(st.just("fetch"), st.integers(1, 4000)),
     st.tuples(st.just("reboot"), st.none()),
+    st.tuples(st.just("cheat"), st.sampled_from(LIES)),
 )
 
 
@@ -64,6 +65,11 @@ class World:
             for number, side in enumerate(self.sides):
                 if index in (number, EVERYBODY):  # type: ignore[has-type]
                     side.meddle = self._lie(lie)  # type: ignore[has-type]
+        elif what == "cheat":  # everybody, in everything, from now on
+            self.act("lie", (EVERYBODY, how))
+            self.ask(1)
+            self.fetch(1000)
+            self.net.tick(301.0)
         elif what in ("kill", "raise"):
             self.sides[int(str(how))].alive = what == "raise"
         elif what == "restart":  # it forgets everybody
