@@ -21,7 +21,15 @@ EMBEDDED = "embedded"
 ALWAYS = ("health", "metrics")
 CALLS: Mapping[str, Callees] = {
     "node": {
-        "ledger": ("head", "consistency", "inclusion", "entries", "append"),  # what other nodes ask for
+        "ledger": (
+            "head",
+            "key",
+            "consistency",
+            "inclusion",
+            "entries",
+            "append",
+            "cosign",
+        ),  # what other nodes ask for
         "storage": ("get",),
         "identity": ("enrol",),
     },

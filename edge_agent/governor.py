@@ -19,13 +19,15 @@ from .grips import (
     CPU,
     FIRST_WAIT,
     FROZEN,
+    HARD,
     IO,
-    LEAST,
     LONGEST_WAIT,
     MARGIN,
     MEMORY,
     SHED,
+    SOFT,
     SQUEEZED,
+    STEP,
     Decision,
     Freeze,
     Governor,
@@ -40,6 +42,7 @@ from .grips import (
     released,
     taken,
 )
+from .lending import share
 from .looks import Look
 from .model import ESSENTIAL, Service, Shed
 
@@ -49,6 +52,7 @@ __all__ = [
     "IO",
     "MEMORY",
     "SHED",
+    "SOFT",
     "SQUEEZED",
     "Decision",
     "Freeze",
@@ -65,10 +69,6 @@ __all__ = [
     "released",
 ]
 
-SOFT = 0.10
-"""Share of stalled time (some) from which loans are called back; below CALM things are given back."""
-HARD = 0.30
-"""Share (some) from which, after HOLD seconds without a break, the next step is taken: freeze, shed."""
 FULL = 0.10
 """The same for the share in which nothing at all went on (full)."""
 CALM = 0.02
@@ -88,8 +88,6 @@ KEPT = 0.95
 """Share of what it held from which a squeezed service is taken to give nothing back."""
 OFTEN, SELDOM, NEAR = 0.5, 10.0, 0.3
 """Where stalls are not measured: seconds between looks, from OFTEN at the edge to SELDOM where NEAR of it is left."""
-AT_LIMIT = 0.9
-"""Share of its own cpu limit from which a service is taken to wait for that."""
 
 
 def decide(governor: Governor, look: Look, services: dict[str, Service]) -> tuple[Governor, list[Decision]]:
@@ -98,9 +96,9 @@ def decide(governor: Governor, look: Look, services: dict[str, Service]) -> tupl
     work.forget()
     _memory(work)
     for resource in (CPU, IO):
-        _share(work, resource)
-    found = work.governor._replace(grips=work.grips, rough=work.rough, limited=work.limited, busy=work.busy)
-    return found, work.decisions
+        share(work, resource)
+    found = {name: getattr(work, name) for name in ("grips", "rough", "limited", "busy", "said")}
+    return work.governor._replace(**found), work.decisions
 
 
 def killed(
@@ -139,6 +137,8 @@ def next_look(governor: Governor, look: Look) -> float | None:
             at = due(governor, resource, grip)
             if at <= now:  # it does not fit yet, or something else was given back just now
                 at = now + FIRST_WAIT[resource]
+            elif resource != MEMORY and now - grip.since < STEP:
+                at = min(at, grip.since + STEP)
             elif resource != MEMORY and now - governor.rough.get(resource, grip.since) < FIRST_WAIT[resource]:
                 at = min(at, now + WATCH)
             elif at > now + WATCH:
@@ -148,7 +148,7 @@ def next_look(governor: Governor, look: Look) -> float | None:
 
 
 def _pause(look: Look) -> float:
-    left = min(look.available / max(1, look.machine), look.free / max(1, look.total))
+    left = min(look.available / max(1, look.machine), look.free / max(1, look.total), 1.0 - look.disk)
     return OFTEN + (SELDOM - OFTEN) * min(1.0, left / NEAR) ** 2
 
 
@@ -230,6 +230,8 @@ def _act(work: Work, name: str, level: str, amount: int, decision: Decision) -> 
 
 def _call_back(work: Work, because: str, names: list[str] | None = None) -> None:
     """Squeeze the first that borrows."""
+    if MEMORY in work.governor.unheld:
+        return
     for name in (work.borrowers(MEMORY) if names is None else names)[:1]:
         own = work.own(MEMORY, name)
         text = f"{because}; calls {_size(work.look.loads[name].memory - own)} back, {_size(own)} are its own"
@@ -245,7 +247,7 @@ def _step(work: Work, because: str, victims: list[str]) -> None:
         return
     name = victims[0]
     memory = work.look.loads[name].memory
-    if name in work.borrowers(MEMORY):
+    if name in work.borrowers(MEMORY) and MEMORY not in work.governor.unheld:
         _call_back(work, because, [name])
     elif work.services[name].freezable and work.level(MEMORY, name) != FROZEN:
         _act(work, name, FROZEN, memory, Freeze(name, f"{because}; keeps {_size(memory)} from growing"))
@@ -287,63 +289,6 @@ def _numbers(look: Look, some: float, full: float, since: float | None, *, short
     if tight and some < SOFT:
         return f"{_size(look.free)} of {_size(look.total)} for all services are free, under {FLOOR:.0%}"
     return f"memory some {some:.0%} over {HARD if some >= HARD else SOFT:.0%}{held}"
-
-
-# -- cpu and io --------------------------------------------------------------------------------------------------------
-
-
-def _share(work: Work, resource: str) -> None:
-    """Who is entitled and waits gets what less important ones have borrowed."""
-    look = work.look
-    waits = {name: _waits(work, resource, name) for name in work.there}
-    sufferers = [name for name, share in waits.items() if share >= SOFT]
-    first = max(sufferers, key=lambda name: (work.importance[name], waits[name], name), default="")
-    top = work.importance[first] if first else -1
-    lenders = [name for name in _lenders(work, resource) if work.importance[name] < top]
-    for name in lenders:
-        because = f"{first} waits for {resource} {waits[first]:.0%} of the time, over {SOFT:.0%}"
-        _squeeze_share(work, resource, name, because)
-    held = work.held(resource)
-    if lenders or any(work.importance[name] < top for name, _grip in held):
-        work.rough[resource] = look.at  # those that are held are held for somebody
-    for name, grip in held:
-        if not lenders and work.importance[name] >= top and work.due(resource, grip):
-            calm = (
-                f"nobody entitled has waited for {resource} for {look.at - work.rough.get(resource, grip.since):.0f} s"
-            )
-            work.give_back(resource, name, calm)
-            return
-
-
-def _waits(work: Work, resource: str, name: str) -> float:
-    """Share of the time it waits for others: of a processor it uses no more than is its own, and it is not held."""
-    load, limits = work.look.loads[name], work.services[name].limits
-    if work.level(resource, name) or work.level(MEMORY, name):
-        return 0.0
-    if resource == IO:
-        return load.io_wait
-    at_limit = limits.cpu_limit is not None and load.cpu >= AT_LIMIT * limits.cpu_limit
-    return load.cpu_wait if load.cpu <= limits.cpu_request and not at_limit else 0.0
-
-
-def _lenders(work: Work, resource: str) -> list[str]:
-    """Whose loans can be called back. Nobody has requested anything of a disk: a quarter is left to the first, and of
-    that a quarter, as long as it is not enough."""
-    if resource == CPU:
-        return work.borrowers(CPU)
-    busy = [name for name in work.there if work.look.loads[name].io > LEAST[IO]]
-    return sorted(busy, key=lambda name: (work.importance[name], -work.look.loads[name].io, name))[:1]
-
-
-def _squeeze_share(work: Work, resource: str, name: str, because: str) -> None:
-    load = work.look.loads[name]
-    if resource == CPU:
-        amount = work.own(CPU, name)
-        text = f"{because}; {name} used {load.cpu / 1000:.2f} cores, {amount / 1000:.2f} are left to it"
-    else:
-        amount = max(load.io // 4, LEAST[IO])
-        text = f"{because}; {name} moved {_size(load.io)}/s, {_size(amount)}/s are left to it"
-    work.hold(resource, name, SQUEEZED, amount, Squeeze(name, resource, amount, text))
 
 
 def _size(amount: int) -> str:

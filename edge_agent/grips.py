@@ -13,7 +13,14 @@ from .records import Record
 MEMORY, CPU, IO = "memory", "cpu", "io"
 SQUEEZED, FROZEN, SHED = "squeezed", "frozen", "shed"
 
-FIRST_WAIT = {MEMORY: 10.0, CPU: 2.0, IO: 2.0}
+SOFT = 0.10
+"""Share of stalled time (some) from which loans are called back; below CALM things are given back."""
+HARD = 0.30
+"""Share (some) from which, after HOLD seconds without a break, the next step is taken: freeze, shed."""
+STEP = 0.5
+"""Seconds for a hold on cpu or io to show its effect before a tighter one."""
+
+FIRST_WAIT = {MEMORY: 10.0, CPU: 2.0, IO: 4.0}
 LONGEST_WAIT = {MEMORY: 600.0, CPU: 60.0, IO: 60.0}
 """Seconds of calm before something is given back: doubled with each offence soon after it was."""
 MOST_OFFENCES = 16
@@ -30,6 +37,8 @@ LIMITED = 3.0
 """Seconds for which a service waits by its own limit after it met it: memory.high has it sleep up to 2 s at a time."""
 LEAST = {MEMORY: 8 << 20, CPU: 50, IO: 256 * 1024}
 """Bytes, milli-cores, bytes per second that are left to a squeezed service, whatever it has requested."""
+MOST = {IO: 64 << 20}
+"""Bytes per second; who may have as much need not be held at all: what this is for has no such disk."""
 
 
 class Grip(Record):
@@ -41,6 +50,7 @@ class Grip(Record):
     offences: int = 0
     why: str = ""  # for people
     held: int = 0  # memory: bytes it held when it was first taken hold of
+    eased: bool = False  # some of it was given back since it was last taken
 
 
 NOTHING = Grip()
@@ -56,6 +66,8 @@ class Governor(Record):
     acted: float = -1e9  # when memory was last acted upon
     busy: bool = False  # what was done, or is to be done, cannot wait for a trigger
     helpless: bool = False  # it was said that nothing is left to take
+    unheld: dict[str, str] = {}  # noqa: RUF012 - resource of which nothing can be withheld here -> why
+    said: dict[str, float] = {}  # noqa: RUF012 - resource -> when that was last said
 
 
 class Squeeze(Record):
@@ -69,11 +81,12 @@ class Squeeze(Record):
 
 
 class Relax(Record):
-    """Give it back: the limits of the plan apply."""
+    """Give it back: the limits of the plan apply. With an amount only some of it: that is the new limit."""
 
     name: str
     resource: str
     text: str
+    amount: int = 0
 
 
 class Freeze(Record):
@@ -91,9 +104,10 @@ class Thaw(Record):
 
 
 class Helpless(Record):
-    """Nothing is left to take, and memory is still short."""
+    """Somebody lacks something, and nothing is left to take, or nothing can be taken."""
 
     text: str
+    resource: str = MEMORY
 
 
 Decision = Squeeze | Relax | Freeze | Thaw | Shed | Return | Helpless
@@ -109,8 +123,8 @@ def released(governor: Governor, name: str, now: float) -> Governor:
 
 
 def taken(before: Grip, level: str, now: float, amount: int, why: str, held: int) -> Grip:
-    """A hold, or a tighter one. It is an offence when it was not held before."""
-    if before.level:
+    """A hold, or a tighter one. It is an offence when it was not held before, or some was given back already."""
+    if before.level and not before.eased:
         return Grip(level, now, amount, before.offences, why, before.held)
     return Grip(level, now, amount, min(before.offences + 1, MOST_OFFENCES), why, held)
 
@@ -149,6 +163,7 @@ class Work:
         self.limited = {
             name: at for name, at in governor.limited.items() if name in look.loads and look.at - at < LIMITED
         }
+        self.said = dict(governor.said)
         self.limited.update((name, look.at) for name, load in look.loads.items() if load.limited)
         self.decisions: list[Decision] = []
         self.busy = False
@@ -186,6 +201,12 @@ class Work:
                 self.decisions.append(Thaw(name, text))
             self.decisions.append(Relax(name, resource, text))
         self.grips[resource, name] = grip._replace(level="", since=self.look.at, why="")
+        self.rough[resource] = self.look.at
+
+    def ease(self, resource: str, name: str, amount: int, text: str) -> None:
+        """Some of it; the rest after the next wait."""
+        self.grips[resource, name] = self.grips[resource, name]._replace(amount=amount, since=self.look.at, eased=True)
+        self.decisions.append(Relax(name, resource, text, amount))
         self.rough[resource] = self.look.at
 
     def own(self, resource: str, name: str) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from .records import Record
 
-SHORTEST, STALE = 0.05, 2.0
-"""Seconds between two readings: of less, shares would be noise; of more, they say nothing about now, and read as 0."""
+SHORTEST, STALE, RARE = 0.05, 2.0, 15.0
+"""Seconds between two readings: of less, shares would be noise; of more, they say nothing about now, and read as 0.
+Where stalls are not measured readings are rare, and what is seen is a mean over more."""
 TIGHT = 0.1
 """Share of the machine's memory: less available than that, and the stalls of the machine as a whole count. Otherwise
 they are those of services at their own limits, which are in there too."""
@@ -38,6 +39,7 @@ class Machine(Record):
     available: int = 0  # bytes, MemAvailable of proc_meminfo(5)
     memory: int = 0  # bytes, MemTotal
     swap_free: int = 0  # bytes
+    disk: int = 0  # microseconds the disk was busy, where stalls are not measured
 
 
 class Reading(Record):
@@ -77,6 +79,7 @@ class Look(Record):
     swap: bool = False  # pages can be moved out, so memory.high slows down and does not stop
     psi: bool = True  # stalls are measured here
     loads: dict[str, Load] = {}  # noqa: RUF012 - records are never changed
+    disk: float = 0.0  # share of the time in which the disk was busy; of use where stalls are not measured
 
 
 NEW = Raw()
@@ -87,7 +90,7 @@ LEFT_OVER = 16 << 20
 def between(before: Reading, after: Reading) -> Look:
     """The look at ``after.at``; without shares when ``before`` is no use for them."""
     elapsed = after.at - before.at
-    fresh = SHORTEST <= elapsed < STALE
+    fresh = SHORTEST <= elapsed < (STALE if after.psi else RARE)
 
     def share(later: int, earlier: int) -> float:
         return min(1.0, max(0.0, (later - earlier) / 1e6 / elapsed)) if fresh else 0.0
@@ -111,7 +114,7 @@ def between(before: Reading, after: Reading) -> Look:
     all_then = before.all or all_now
     machine, earlier = after.machine, before.machine
     of_machine = after.all is None or machine.available < TIGHT * machine.memory
-    used = all_now.memory - all_now.cache if after.all else sum(load.memory for load in loads.values())
+    used = all_now.memory - all_now.cache if all_now.memory else sum(load.memory for load in loads.values())
     return Look(
         at=after.at,
         some=share(machine.memory_some, earlier.memory_some) if of_machine else 0.0,
@@ -126,4 +129,5 @@ def between(before: Reading, after: Reading) -> Look:
         swap=machine.swap_free > LEFT_OVER,
         psi=after.psi,
         loads=loads,
+        disk=share(machine.disk, earlier.disk) if earlier.memory else 0.0,
     )

@@ -14,6 +14,9 @@ UNLIMITED = -1
 ESSENTIAL, NORMAL, HEAVY = 100, 50, 0
 """Importance by name; any whole number from 0 to 100 is allowed. At or above ESSENTIAL a service is never shed."""
 
+RELEASED = 1_767_225_600.0
+"""2026-01-01 in UTC: this program is not older, so no right clock says less."""
+
 TIMEKEEPER = "timekeeper"
 """The bundled service that keeps the schedule, and its name."""
 

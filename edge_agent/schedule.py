@@ -22,8 +22,6 @@ from .model import Entry
 DAY = 86_400.0
 MINUTE = 60.0
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-RELEASED = 1_767_225_600.0
-"""2026-01-01 in UTC: this program is not older, so no right clock says less."""
 LONGEST = 28 * 366 * DAY
 """Seconds within which any cron expression that is ever due is due: the calendar repeats itself after 28 years."""
 

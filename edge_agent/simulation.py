@@ -350,6 +350,7 @@ class _Model:
             self.header.swap > 0,
             self.header.psi,
             loads,
+            min(1.0, sum(moved for moved, _ in io.values()) / (self.header.disk or 1 << 62)),
         )
 
     def shares(self, resource: str, capacity: int) -> dict[str, tuple[float, float]]:

@@ -10,6 +10,8 @@ The first line says what it is; ``machine`` and all sizes are bytes, times secon
      "swap": false, "psi": true, "loads": {"web": {"memory": 60000000, "cpu": 120, "io": 0, "memory_wait": 0.0,
      "cpu_wait": 0.01, "io_wait": 0.0, "limited": 0}}}
 
+With ``"psi": false`` a look may have ``disk``, the share of the time in which the disk was busy.
+
 *Written*: each further line says what services want from then on. A service that is named anew wants that and nothing
 else; ``grows`` is bytes per second on top of ``memory``, from its last start. ``system`` is what all else on the
 machine holds. The last line is the end. The header may have ``swap`` (bytes), ``disk`` (bytes per second; 0: no bound)
@@ -99,8 +101,10 @@ def look_line(look: Look) -> str:
     """A recorded line."""
     fields = look._asdict()
     del fields["machine"]  # the header has it
-    for name in ("at", "some", "full"):
+    for name in ("at", "some", "full", "disk"):
         fields[name] = round(fields[name], 4)
+    if not look.disk:
+        del fields["disk"]
     loads = {name: {key: round(value, 4) for key, value in load._asdict().items()} for name, load in look.loads.items()}
     return json.dumps({**fields, "loads": loads}, separators=(",", ":")) + "\n"
 
@@ -158,6 +162,7 @@ def looks(lines: Iterator[tuple[int, bytes]], header: Header) -> Iterator[Look]:
             fields.flag("swap", default=False),
             fields.flag("psi", default=True),
             loads,
+            fields.share("disk", 0.0),
         )
         fields.end()
 
@@ -215,8 +220,8 @@ class _Fields:
     def whole(self, name: str, least: int = 0, most: int = MOST, default: int | None = None) -> int:
         return round(self._number(name, least, most, default))
 
-    def share(self, name: str) -> float:
-        return float(self._number(name, 0.0, 1.0, None))
+    def share(self, name: str, default: float | None = None) -> float:
+        return float(self._number(name, 0.0, 1.0, default))
 
     def moment(self, before: float) -> float:
         at = float(self._number("at", 0.0, LONGEST, None))

@@ -50,7 +50,7 @@ SETTINGS = (
 )
 
 
-def measure(setting: Setting, rounds: int, only: list[str]) -> dict[str, Any]:
+def measure(setting: Setting, rounds: int, only: list[str], kinds: str) -> dict[str, Any]:
     """Boot, run, bring back."""
     with tempfile.TemporaryDirectory(prefix="bench-pressure-") as work:
         empty, disk, results = Path(work) / "empty", Path(work) / "disk.img", Path(work) / "results"
@@ -59,6 +59,7 @@ def measure(setting: Setting, rounds: int, only: list[str]) -> dict[str, Any]:
         drive = ("-drive", f"if=virtio,format=raw,cache=none,file={disk},{DISK}")
         lab = Lab(target=TARGET, memory_mib=MEMORY, append=setting.append, qemu_options=drive)
         arguments = [*setting.arguments, "--rounds", str(rounds), *(word for name in only for word in ("--only", name))]
+        arguments += ["--kinds", kinds] if kinds else []
         command = ["python3", "-m", "benchmarks.pressure.guest", *arguments]
         done = lab.run(command, timeout=PATIENCE, results=results, echo=sys.stderr.buffer)
         path = results / "pressure.json"
@@ -75,6 +76,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="of every governor, interleaved (1)")
     parser.add_argument("--only", action="append", default=[], choices=names, help="a governor; repeatable")
     parser.add_argument("--setting", action="append", type=int, choices=range(len(SETTINGS)), help="0 to 4; repeatable")
+    parser.add_argument("--kinds", default="", help=f"of hogs, instead of those of the setting ({ALL})")
     parser.add_argument("--keep", action="store_true", help="keep the result as benchmarks/results/pressure-DATE.json")
     options = parser.parse_args()
     governors = [name for name in names if not options.only or name in options.only]
@@ -85,7 +87,7 @@ def main() -> int:
         for number in options.setting if options.setting is not None else range(len(SETTINGS)):
             setting, begun, before = SETTINGS[number], time.monotonic(), os.getloadavg()[0]
             print(f"{setting.name}", file=sys.stderr, flush=True)
-            samples[setting.name] = found = measure(setting, options.rounds, options.only)
+            samples[setting.name] = found = measure(setting, options.rounds, options.only, options.kinds)
             loads[setting.name] = (before, os.getloadavg()[0])
             show(setting, found, governors, loads[setting.name], time.monotonic() - begun)
             write(samples, loads, options.rounds, keep=options.keep)

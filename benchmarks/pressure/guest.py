@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 from . import client
@@ -44,15 +43,11 @@ def activity(pid: int) -> tuple[int, float]:
     return wakeups, seconds
 
 
-def hogs() -> list[int]:
-    """Processes that do what the phase says: those of the hog without its main one."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            pid, words = int(entry.name), (entry / "cmdline").read_bytes().split(b"\0")
-            if b"hog" in words and os.getpgid(pid) != os.getsid(pid):
-                found.append(pid)
-    return found
+def stalled(path: Path) -> float:
+    """Seconds some task has stalled, of a pressure file; 0 without PSI."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(path.read_text().splitlines()[0].rpartition("total=")[2]) / 1e6
+    return 0.0
 
 
 class Session:
@@ -122,23 +117,41 @@ class Session:
             "cpu": (seconds_after - seconds) * 60 / took if pid else None,
         }
 
+    def hogs(self) -> list[int]:
+        """Processes that do what the phase says: those of the hog without its main one, which leads its session."""
+        found = []
+        with contextlib.suppress(OSError):
+            for word in (self.keeper.cgroup("hog") / "cgroup.procs").read_text().split():
+                with contextlib.suppress(OSError):
+                    if os.getpgid(int(word)) != os.getsid(int(word)):
+                        found.append(int(word))
+        return found
+
+    def _seen(self, begun: float) -> tuple[float, ...]:
+        """(seconds, MiB the hog holds, seconds the essential stalled of memory, cpu, io so far)."""
+        place = self.keeper.cgroup("essential")
+        stalls = [stalled(place / f"{resource}.pressure") for resource in ("memory", "cpu", "io")]
+        return (round(time.monotonic() - begun, 2), self._memory() >> 20, *stalls)
+
     def phase(self, kind: str) -> Sample:
         """One hog: until it is dealt with, or it has had its time."""
-        while hogs():
+        while self.hogs():
             time.sleep(0.1)
         until = time.monotonic() + 90  # one that was shed may take its time to return
         while not (self.keeper.cgroup("hog") / "cgroup.procs").exists() and time.monotonic() < until:
             time.sleep(0.2)
         pid = self.keeper.governor()
-        (switches, seconds), before, ends = activity(pid), work(), Counter(self.keeper.ends())
+        (switches, seconds), before = activity(pid), work()
         begun = time.monotonic()
         self.say(kind)
         limit, dealt, seen, peak = begun + LONGEST[kind], None, False, 0
+        series = [self._seen(begun)]
         while time.monotonic() < limit and dealt is None:
             time.sleep(0.05)
+            series.append(self._seen(begun))
             if kind in ("cpu", "io"):
                 continue
-            found = hogs()
+            found = self.hogs()
             seen = seen or bool(found)
             held = self._memory()
             peak = max(peak, held)
@@ -162,7 +175,8 @@ class Session:
             "work": done / (ended - begun),
             "wakeups": (switches_after - switches) * 60 / (ended - begun) if pid else None,
             "cpu": (seconds_after - seconds) * 60 / (ended - begun) if pid else None,
-            "done": list((Counter(self.keeper.ends()) - ends).elements()),
+            "series": series,
+            "done": [f"{at - begun:.1f} s {text}" for at, text in self.keeper.ends() if at >= begun],
         }
 
     def _memory(self) -> int:

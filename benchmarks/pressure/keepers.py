@@ -51,8 +51,8 @@ class Keeper(ABC):
         return 0
 
     @abstractmethod
-    def ends(self) -> list[str]:
-        """What has been done to whom so far, one line each."""
+    def ends(self) -> list[tuple[float, str]]:
+        """What has been done to whom so far: (monotonic seconds, what)."""
 
     @abstractmethod
     def cgroup(self, name: str) -> Path:
@@ -72,10 +72,8 @@ class Units(Keeper):
     slice_lines: tuple[str, ...] = ()
     limited = False
     service = ""  # the governor's unit
-    _before = 0  # lines in the log of those that ran before
 
     def start(self) -> None:
-        self._before = len(self.ends())
         self._write("bench.slice", "[Slice]\n" + "\n".join(self.slice_lines))
         for name in NAMES:
             lines = [f"ExecStart={' '.join(command(name))}", "Slice=bench.slice", "Restart=always", "RestartSec=1"]
@@ -101,15 +99,12 @@ class Units(Keeper):
             return 0
         return int(run("systemctl", "show", "--value", "-p", "MainPID", self.service))
 
-    def ends(self) -> list[str]:
-        found = []
-        for name in NAMES:
-            count = int(run("systemctl", "show", "--value", "-p", "NRestarts", f"bench-{name}.service"))
-            found += [f"{name} started again"] * count
+    def ends(self) -> list[tuple[float, str]]:
         # A kill of one of its processes does not end a unit, so who did what is in the log.
-        words = "Killed process|Killed /|sending SIG"
+        words = "Killed process|Killed /|sending SIG|Scheduled restart"
         log = run("journalctl", "-b", "-o", "short-monotonic", "--no-hostname", "-g", words, check=False)
-        return found + [line.partition("] ")[2] for line in log.splitlines() if "] " in line][self._before :]
+        lines = (line.removeprefix("[").partition("] ") for line in log.splitlines() if line.startswith("["))
+        return [(float(at), text) for at, _, text in lines]
 
     def cgroup(self, name: str) -> Path:
         return Path(f"/sys/fs/cgroup/bench.slice/bench-{name}.service")
@@ -201,14 +196,15 @@ class EdgeAgent(Keeper):
     def governor(self) -> int:
         return int(run("systemctl", "show", "--value", "-p", "MainPID", "bench-agent.service"))
 
-    def ends(self) -> list[str]:
+    def ends(self) -> list[tuple[float, str]]:
         done = subprocess.run(
             ["edge-agent", "events", "--json"],
             env=self._environment, capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         kinds = ("oom", "shed", "frozen", "squeezed", "relaxed", "thawed", "returns", "helpless", "unhealthy")
         found = [json.loads(line) for line in done.stdout.splitlines()]
-        return [f"{e['service']} {e['kind']}: {e['text']}" for e in found if e["kind"] in kinds]
+        booted = time.time() - time.monotonic()
+        return [(e["time"] - booted, f"{e['service']} {e['kind']}: {e['text']}") for e in found if e["kind"] in kinds]
 
     def cgroup(self, name: str) -> Path:
         return Path(f"/sys/fs/cgroup/system.slice/bench-agent.service/services/{name}")

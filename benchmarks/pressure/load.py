@@ -30,7 +30,7 @@ LEAK = 16 * MIB  # bytes a second
 def essential(directory: str) -> None:
     """One request at a time."""
     memory = bytearray(os.urandom(MIB) * (WORKING_SET // MIB))
-    fd = os.open(f"{directory}/records", os.O_RDWR | os.O_CREAT, 0o644)
+    fd = os.open(f"{directory}/disk/records", os.O_RDWR | os.O_CREAT, 0o644)
     for offset in range(0, RECORDS, MIB):
         os.pwrite(fd, memory[:MIB], offset)
     os.fsync(fd)

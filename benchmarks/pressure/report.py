@@ -106,7 +106,8 @@ def table(samples: Samples, governors: Sequence[str]) -> str:
 
 
 def _seen(samples: Samples, kind: str) -> bool:
-    return any(kind in sample for rounds in samples.values() for sample in rounds)
+    rounds = [sample for name, found in samples.items() if not name.startswith(LENDING) for sample in found]
+    return any(kind in sample for sample in rounds)
 
 
 def _cell(samples: Samples, governor: str, value: float | None, scale: float, digits: int) -> str:

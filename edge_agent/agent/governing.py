@@ -13,7 +13,7 @@ from ..host.containment import MACHINE, TOTAL
 from ..host.loop import ERROR, HANGUP, READ, URGENT
 from ..host.senses import FULL, SOME
 from ..lifecycle import BACKOFF, KILLING, LIVE
-from ..looks import SHORTEST, STALE, Look, Raw, Reading, between
+from ..looks import RARE, SHORTEST, STALE, Look, Raw, Reading, between
 from ..model import ESSENTIAL, Return, Shed, Unhealthy, Watch
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ class Governing:
         self.last = Look(agent.loop.now(), psi=senses.psi)
         self._agent = agent
         self._senses = senses
-        self._reading = Reading(-STALE)
+        self._reading = Reading(-RARE)
         self._triggers: dict[int, str | None] = {}  # descriptor -> service, None for those of the node
         self._timer: Timer | None = None
         self._again = False  # the look was the first after a rest
@@ -62,6 +62,7 @@ class Governing:
     def begin(self) -> None:
         """Take up what an earlier agent had shed, and listen to the node."""
         now, self._begun = self._agent.loop.now(), True
+        self.governor = self.governor._replace(unheld=self._senses.unheld)
         for name, unit in self._agent.node.units.items():
             if unit.shed:
                 grip = g.Grip(g.SHED, now, unit.service.limits.memory_request, 1, unit.shed)
@@ -161,8 +162,8 @@ class Governing:
         services = {}
         for name, unit in agent.node.units.items():
             if unit.state in LIVE and unit.pid:
-                sample = agent.watching.usage(name)
-                services[name] = senses.raw(name) or Raw(memory=0 if sample is None else sample.memory)
+                raw, sample = senses.raw(name) or Raw(), agent.watching.usage(name)
+                services[name] = raw if raw.memory or sample is None else raw._replace(memory=sample.memory)
         return Reading(now, senses.machine(), senses.raw(None), services, agent.node.memory, senses.psi)
 
     def _services(self) -> dict[str, Service]:
@@ -206,7 +207,10 @@ class Governing:
     def _relax(self, action: g.Relax) -> None:
         unit = self._agent.node.units.get(action.name)
         if unit is not None:
-            self._senses.relax(unit.service, action.resource)
+            if action.amount:
+                self._press(action.name, action.resource, action.amount)
+            else:
+                self._senses.relax(unit.service, action.resource)
             self._agent.note("relaxed", action.name, action.text)
 
     def _freeze(self, action: g.Freeze | g.Thaw, *, frozen: bool) -> None:

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from .governing import Governing
     from .recovery import Found
 
+COUNTED = ("shed", "squeezed", "frozen")
+"""Kinds of events that are counted by service; kills for lack of memory are as well: killed-own, -total, -machine."""
+
 EMPTY_POLL = 0.02
 """Seconds until the next look at a killed service where no descriptor tells that it is empty."""
 
@@ -110,6 +113,7 @@ class Agent:
         self.requests: dict[int, Request] = {}
         self.reports: dict[str, Report] = {}
         self.total_report: Report = {}
+        self.counts: dict[str, dict[str, int]] = {}  # by service: what has happened how often since this agent began
         self.mains: dict[str, Main] = {}
         self.watching = Watching(self)
         self.done = False
@@ -177,6 +181,13 @@ class Agent:
     def note(self, kind: str, service: str, text: str, *, notable: bool = False) -> None:
         """Record an event for people."""
         self.journal.add(kind, service, text, notable=notable)
+        if kind in COUNTED and service:
+            self.count(service, kind)
+
+    def count(self, service: str, what: str) -> None:
+        """One more of something, for those who watch; a service has a handful of them."""
+        counts = self.counts.setdefault(service, {})
+        counts[what] = counts.get(what, 0) + 1
 
     def _drain(self) -> None:
         self._busy = True
@@ -308,6 +319,8 @@ class Agent:
             del self.mains[name]
         oom = self.containment.oom_cause(name)
         held = self.governing.peak(name) if oom else 0
+        if oom:
+            self.count(name, f"killed-{oom}")
         self.emit(Exited(name, main.pid, status, oom))
         self.governing.killed(name, oom, held)
         self._check_empty(name)
@@ -441,6 +454,7 @@ class Agent:
 
     def _forget(self, name: str) -> None:
         """The service is no longer part of the node."""
+        self.counts.pop(name, None)
         _, sink = self._logs.pop(name, (None, None))
         if sink is not None:
             sink.close()

@@ -51,6 +51,9 @@ def resume(agent: Agent, plan: Plan, committed: Plan | None, degraded: str = "")
         agent.note("adoption", "", said)
     if degraded:
         agent.note("degraded", "", degraded, notable=True)
+    for name, end in found.dead.items():
+        if end.oom:
+            agent.count(name, f"killed-{end.oom}")
     node, actions = boot(plan, committed, found.units, found.dead, now, degraded)
     agent.begin(node, actions, found)
 

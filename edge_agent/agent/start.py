@@ -11,6 +11,7 @@ import sys
 import time
 
 from .. import __version__, codec
+from ..control import SOCKET_NAME, STATUS_NAME
 from ..control.server import Server
 from ..host import manager, senses
 from ..host.interpreter import interpreter
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from ..control.connection import Request
     from ..host.containment import Containment
     from ..host.senses import Senses
 
@@ -42,6 +44,7 @@ OPTIONS = {
     "log-dir": "logs on disk",
     "degraded": "why this plan is not the one that was asked for",
     "control-gid": "a group that may use the control socket",
+    "status-gid": "a group that may use the status socket",
     "enforcement": "auto | cgroup2 | sampling | none, over the plan's own",
     "cgroup-path": "the delegated directory to make cgroups in",
     "io-device": "major:minor of the disk for io.max",
@@ -126,13 +129,13 @@ class Resident:
         resume(self.agent, plan, committed, degraded)
         if mode != "none":
             self.agent.governing.begin()
-        self.server = Server(
-            self.loop,
-            os.path.join(options["run-dir"], "control"),
-            self.verbs,
-            uid=os.geteuid(),
-            gid=int(options["control-gid"]) if options.get("control-gid") else None,
-        )
+        self.servers = [
+            self._listen(os.path.join(options["run-dir"], SOCKET_NAME), self.verbs, options.get("control-gid")),
+            self._listen(os.path.join(options["run-dir"], STATUS_NAME), self.verbs.viewed, options.get("status-gid")),
+        ]
+
+    def _listen(self, path: str, handler: Callable[[Request], None], gid: str | None) -> Server:
+        return Server(self.loop, path, handler, uid=os.geteuid(), gid=int(gid) if gid else None)
 
     def _given(self) -> Plan | None:
         if "plan-fd" in self._options:
@@ -150,7 +153,8 @@ class Resident:
         manager.watchdog(self.loop)
         self.loop.run()
         manager.tell("STOPPING=1")
-        self.server.close()
+        for server in self.servers:
+            server.close()
         if self._leaves:
             self.store.close(remove=False)
             return
@@ -274,7 +278,8 @@ class Resident:
                 at = keep.index(f"--{name}")
                 del keep[at : at + 2]
         self.agent.note("agent", "", "executes itself anew")
-        self.server.close()
+        for server in self.servers:
+            server.close()
         self.store.close(remove=False)
         os.execv(sys.executable, [*sys.orig_argv[: len(sys.orig_argv) - len(self._argv)], *keep])  # noqa: S606
 

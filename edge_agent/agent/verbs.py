@@ -76,6 +76,14 @@ class Verbs:
             except (KeyError, TypeError, ValueError) as error:
                 request.fail("bad-request", f"cannot {request.verb}: its arguments are wrong: {error!r:.200}")
 
+    def viewed(self, request: Request) -> None:
+        """Answer one request of somebody who may look at the status and do nothing else."""
+        if request.verb == "status":
+            self(request)
+        else:
+            why = f"cannot {request.verb!r:.40}: this socket tells the status and does nothing else"
+            request.fail("denied", why, "use the control socket")
+
     def add(self, verb: str, answer: Callable[[Request], None], *, privileged: bool) -> None:
         """One more verb."""
         self._verbs[verb] = (answer, privileged)
@@ -296,6 +304,7 @@ class Verbs:
             "pid": unit.pid,
             "restarts": unit.restarts,
             "attempts": unit.attempts,
+            "counts": agent.counts.get(name, {}),
             "since": unit.since + away,
             "next": None if unit.deadline is None else unit.deadline + away,
             "down": unit.down,

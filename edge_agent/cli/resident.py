@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..profile.directories import Directories
 
 LIBRARIES = ("msgpack", "cgroupspy", "psutil")
+STATUS_GROUP = "edge-agent-telemetry"
 BOOT = "import sys; sys.path += {paths!r}; from edge_agent.agent import main; main(sys.argv[1:])"
 
 
@@ -49,6 +50,7 @@ def execute(
         "--cgroup-path": cgroup_path,
         "--io-device": io_device,
         "--control-gid": None if control_gid is None else str(control_gid),
+        "--status-gid": status_gid(),
         "--degraded": degraded,
     }
     for name, value in optional.items():
@@ -56,6 +58,21 @@ def execute(
             words += [name, value]
     sys.stdout.flush()
     os.execv(sys.executable, command(words))  # noqa: S606 - no shell, and this very interpreter
+
+
+def status_gid() -> str | None:
+    """The group that may ask the agent for its status and for nothing else: the telemetry service's, made by packages.
+
+    An agent that is not root hands no socket to another group; its services are its own user's anyway.
+    """
+    if os.geteuid() != 0:
+        return None
+    import grp
+
+    try:
+        return str(grp.getgrnam(STATUS_GROUP).gr_gid)
+    except KeyError:
+        return None
 
 
 def command(words: Sequence[str]) -> list[str]:

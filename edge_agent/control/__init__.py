@@ -2,3 +2,5 @@
 
 SOCKET_NAME = "control"
 """The socket's name in the run directory."""
+STATUS_NAME = "status"
+"""The one beside it that answers ``status`` and nothing else, for those who only watch."""

@@ -24,6 +24,7 @@ SOME, FULL = "some", "full"
 UNPRIVILEGED = 2_000_000
 """Microseconds; windows of a trigger that is not set by root are multiples of it."""
 ECHO = "/bin/echo"
+CONTROLLERS = ("memory", "cpu", "io")
 
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
         """The door. ``name`` None is all services together."""
 
         psi: bool  # are there triggers here?
+
+        @property
+        def unheld(self) -> dict[str, str]:
+            """Resource of which nothing can be withheld here -> why; known once the containment is open."""
 
         def machine(self) -> Machine:
             """The machine now."""
@@ -64,6 +69,11 @@ class MachineSenses:
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
         self.psi = bool(read_text(f"{proc}/pressure/memory"))
+
+    @property
+    def unheld(self) -> dict[str, str]:
+        """Nobody is seen to use what could not be held."""
+        return {}
 
     def machine(self) -> Machine:
         """From pressure/memory and meminfo, proc_meminfo(5)."""
@@ -105,17 +115,35 @@ class MachineSenses:
 class CgroupSenses(MachineSenses):
     """By the services' cgroups."""
 
-    def __init__(self, containment: CgroupContainment, proc: str = "/proc") -> None:
+    def __init__(self, containment: CgroupContainment, proc: str = "/proc", sys: str = "/sys") -> None:
         super().__init__(proc)
         self._containment = containment
+        self._sys = sys
+
+    @property
+    def unheld(self) -> dict[str, str]:
+        """By the controllers there are, and the disk."""
+        missing = self._containment.missing
+        found = {name: f"no {name} controller ({missing[name]})" for name in CONTROLLERS if name in missing}
+        if not self._containment.io_device:
+            found.setdefault("io", "the data directory is on no disk that io.max could name")
+        return found
+
+    def machine(self) -> Machine:
+        """With the time the disk was busy, io_ticks of the kernel's block/stat.rst, where no stalls are measured."""
+        found = super().machine()
+        device = self._containment.io_device
+        words = [] if self.psi or not device else read_text(f"{self._sys}/dev/block/{device}/stat").split()
+        return found._replace(disk=int(words[9]) * 1000 if len(words) > 9 else 0)
 
     def raw(self, name: str | None) -> Raw | None:
-        """Seven small files; memory.stat only of all services together, whose cache is to be told from what is used."""
+        """Seven small files; memory.stat only of all services together, whose cache is to be told from what is used.
+        io is that of the disk that can be limited: who floods another one is not to blame for this one's queue."""
         cgroup = self._containment.cgroup(name)
         if cgroup is None:
             return None
         try:
-            return _read(cgroup, with_cache=name is None)
+            return _read(cgroup, self._containment.io_device, with_cache=name is None)
         except (OSError, ValueError):
             return None
 
@@ -153,17 +181,20 @@ class CgroupSenses(MachineSenses):
         return -1
 
     def relax(self, service: Service, resource: str) -> None:
-        """Write the plan's limits again."""
+        """Write the plan's limits of this resource again; what is withheld of others stays so."""
         cgroup = self._containment.cgroup(service.name)
         if cgroup is None:
             return
-        if resource == "memory":
-            try:
+        limits, device = service.limits, self._containment.io_device
+        try:
+            if resource == "memory":
                 cgroup.memory_high = None
-            except OSError:
-                pass
-        else:
-            self._containment.resize(service)
+            elif resource == "cpu":
+                cgroup.cpu_max = limits.cpu_limit
+            elif device:
+                cgroup.io_max = {device: {"rbps": limits.io_read_bps, "wbps": limits.io_write_bps}}
+        except (OSError, ValueError):
+            pass  # gone
 
     def freeze(self, name: str, *, frozen: bool) -> None:
         """cgroup.freeze: asked for; it takes effect when every task has reached a stop."""
@@ -185,7 +216,7 @@ def stalls(text: str) -> tuple[int, int]:
     return found[SOME], found[FULL]
 
 
-def _read(cgroup: Cgroup, *, with_cache: bool) -> Raw:
+def _read(cgroup: Cgroup, device: str, *, with_cache: bool) -> Raw:
     def text(name: bytes) -> str:
         try:
             return cgroup.get_property(name)
@@ -198,7 +229,7 @@ def _read(cgroup: Cgroup, *, with_cache: bool) -> Raw:
     files = _flat(text(b"memory.stat") if with_cache else "", "active_file", "inactive_file")
     io = 0
     for line in text(b"io.stat").splitlines():
-        for word in line.split()[1:]:
+        for word in line.split()[1:] if line.startswith(device + " ") or not device else ():
             key, _, number = word.partition("=")
             if key in ("rbytes", "wbytes"):
                 io += int(number)

@@ -229,8 +229,11 @@ class Full:
             beat = unpack_beat(data)
         except WireError:
             return False
-        if not isinstance(beat, Beat) or not member.spend(self._now):
+        if not isinstance(beat, Beat):
             return False
+        if not member.spend(self._now):
+            self.counts["refused busy"] += 1
+            return True  # version 1 has no word for it: no echo
         member.old_beat(beat)
         self._up(member, beat.interval)
         self.counts[f"beat of version {PROTOCOL}"] += 1

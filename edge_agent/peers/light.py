@@ -8,13 +8,13 @@ alive, and the only clock that retries is the one here. PROTOCOL.md has the rule
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
 
 from . import frames
 from .beliefs import Beliefs
-from .events import Asked, Close, Done, Failed, Heard, Note, Open, Refusal, Send
+from .events import Asked, Done, Failed, Heard, Note, Send
 from .inquiries import Inquiry, LieError, Transfers, UnfitError
-from .session import ANSWER_WITHIN, CONNECTING, DISTRUSTED, DOWN, MOST_PENDING, UP, Pending, Session, Target, View
+from .links import CONNECTIONS, Links
+from .session import CONNECTING, DISTRUSTED, DOWN, MOST_PENDING, UP, Pending, Target
 from .wire import WireError
 
 TYPE_CHECKING = False
@@ -26,14 +26,12 @@ if TYPE_CHECKING:
     from .status import Status
     from .wire import Message
 
-CONNECTIONS = 3  # at once; more only while something is asked that these cannot answer
 AGAIN = 5.0  # seconds between two attempts at a peer, however much is asked
 FIND_WITHIN = 10.0  # seconds for a question to find a peer
 MOST_WAITING = 64  # questions that look for one
-REMEMBERED = 32  # refusals told to people
 
 
-class Light:
+class Light(Links):
     """All configured full peers and logs.
 
     ``chance`` returns a number from 0 to 1; it spreads the retries of many nodes. ``status`` is told with every beat:
@@ -48,17 +46,10 @@ class Light:
         status: Status,
         verifiers: Iterable[Verifier] = (),
     ) -> None:
-        self.status = status
+        super().__init__(targets, heartbeat, chance, status)
         self.transfers = Transfers()
         self.beliefs = Beliefs(verifiers, self)
-        self.refused: deque[Refusal] = deque(maxlen=REMEMBERED)
-        self.counts: Counter[str] = Counter()  # answers that held, by operation, and refusals, by code
-        self._heartbeat, self._patience = heartbeat, min(ANSWER_WITHIN, heartbeat)
-        self._chance = chance
-        self._sessions = [Session(target) for target in targets]
         self._waiting: list[Inquiry] = []
-        self._now = 0.0
-        self._actions: list[Action] = []
 
     # -- what is to be seen
 
@@ -77,14 +68,6 @@ class Light:
             session.due <= now and (session.state == UP or (session.state == DOWN and room))
             for session in self._sessions
         )
-
-    def views(self) -> tuple[View, ...]:
-        """The peers in the order they were configured."""
-        return tuple(session.view() for session in self._sessions)
-
-    def endpoint(self, peer: int) -> str:
-        """Of the peer with this index."""
-        return self._sessions[peer].target.endpoint
 
     # -- what is to be done
 
@@ -117,56 +100,6 @@ class Light:
         for inquiry in [each for each in self._waiting if each.deadline <= self._now]:
             self._waiting.remove(inquiry)
             self._fail(inquiry)
-
-    # -- connections
-
-    def _open_connections(self) -> int:
-        return sum(session.state in (CONNECTING, UP) for session in self._sessions)
-
-    def _connect(self) -> None:
-        """The best of those that are due, as long as there is room."""
-        due = [index for index, each in enumerate(self._sessions) if each.state == DOWN and each.due <= self._now]
-        for index in sorted(due, key=lambda index: self._sessions[index].order):
-            if self._open_connections() >= CONNECTIONS:
-                return
-            self._open(index)
-
-    def _open(self, index: int) -> None:
-        session = self._sessions[index]
-        session.open(self._now)
-        self._actions += [Open(index), Send(index, session.beat(self.status, self._now, self._patience))]
-
-    def _beat(self, index: int) -> None:
-        session = self._sessions[index]
-        if self._open_connections() > CONNECTIONS and not session.load:
-            others = [each for each in self._sessions if each.state in (CONNECTING, UP) and each is not session]
-            if sum(each.order <= session.order for each in others) >= CONNECTIONS:
-                self._actions.append(Close(index))  # it was needed for a question
-                session.close(DOWN, self._now + self._heartbeat)
-                return
-        self._actions.append(Send(index, session.beat(self.status, self._now, self._patience)))
-
-    def _lost(self, index: int) -> None:
-        session = self._sessions[index]
-        if session.state == UP or not session.failures:  # said once, not at every attempt
-            was = "lost" if session.state == UP else "cannot reach"
-            text = f"{was} full peer {session.target.endpoint}: no answer in {self._patience:g} s; trying again"
-            self._actions.append(Note(text))
-        self._drop(index, DOWN, self._now + session.retry_in(self._chance()))
-
-    def _drop(self, index: int, state: str, due: float) -> None:
-        self._actions.append(Close(index))
-        for inquiry in self._sessions[index].close(state, due):
-            self._unanswered(index, inquiry)
-
-    def _distrust(self, index: int, code: str, why: str) -> None:
-        """It has lied: nothing of it is believed for a while."""
-        session = self._sessions[index]
-        self.refuse(index, code, why)
-        seconds = session.distrust_for()
-        text = f"full peer {session.target.endpoint} is not trusted for {seconds / 60:g} min: {code}: {why}"
-        self._actions.append(Note(text, bad=True))
-        self._drop(index, DISTRUSTED, self._now + seconds)
 
     # -- questions
 
@@ -312,14 +245,6 @@ class Light:
         session = self._sessions[index]
         if session.state == UP and session.load < MOST_PENDING:
             self._actions.append(Send(index, session.ask(inquiry, self._now)))
-
-    def refuse(self, index: int, code: str, why: str) -> None:
-        """Something that this peer has shown is not believed."""
-        session = self._sessions[index]
-        session.refused += 1
-        session.why = f"{code}: {why}"
-        self.counts[f"refused {code}"] += 1
-        self.refused.append(Refusal(self._now, session.target.endpoint, code, why))
 
     def peers(self) -> range:
         """The indices of all peers."""

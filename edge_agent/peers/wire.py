@@ -57,11 +57,11 @@ def pack(message: Message) -> bytes:
     return packed
 
 
-def unpack(data: bytes, limit: int) -> Message:
-    """The map in ``data``, at most ``limit`` bytes long. Raises WireError."""
+def unpack(data: bytes, limit: int, most: int = MAX_ITEMS) -> Message:
+    """The map in ``data``, at most ``limit`` bytes long and of at most ``most`` values and keys. Raises WireError."""
     if len(data) > limit:
         raise WireError(f"{len(data)} bytes, at most {limit} are allowed")
-    _walk(data)
+    _walk(data, most)
     try:
         message = msgpack.unpackb(data, raw=False, strict_map_key=True, max_ext_len=0)
     except (ValueError, TypeError, OverflowError) as error:
@@ -124,7 +124,7 @@ _NESTED = {
 }  # array and map: format, values per entry
 
 
-def _walk(data: bytes) -> None:
+def _walk(data: bytes, most: int) -> None:
     """Refuse what is cut short, too deep, too many-valued, trailing, or an extension type."""
     position, items = 0, 1
     open_counts = [1]  # values still to come, per level
@@ -142,8 +142,8 @@ def _walk(data: bytes) -> None:
                 raise WireError(f"nested deeper than {MAX_DEPTH}")
             open_counts.append(inner)
             items += inner  # counted when announced: a header of 2^32 is refused at once
-            if items > MAX_ITEMS:
-                raise WireError(f"more than {MAX_ITEMS} values")
+            if items > most:
+                raise WireError(f"more than {most} values")
     if position != len(data):
         raise WireError("trailing bytes" if position < len(data) else "cut short")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Any, ClassVar
 
@@ -17,9 +18,11 @@ from .section import Section
 from .service import MemoryAmounts, Resources, Service
 from .tree import Leaf
 
-HERE = frozenset(("identity", "storage", "node", "ledger", "timekeeper"))
+HERE = frozenset(("identity", "storage", "node", "ledger", "telemetry", "analytics", "timekeeper"))
 """Programs of this release. The others of ``service.DEFAULT_IMPORTANCE`` are known names without a program yet."""
 P2P_PORT = 4001
+SCRAPE_PORT = 9090
+LEAST_KEPT = 4 << 20  # bytes; ``services.options`` has the same
 MIB = 1 << 20
 
 _ENDPOINT = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9*._-]+):([0-9]{1,5})")
@@ -200,6 +203,49 @@ class Ledger(Service):
         """Port, its clients, the log's name, whether the agent's events are entries, and who witnesses it."""
         log = {"origin": self.origin, "record": self.record, "witnesses": self.witnesses, "quorum": self.quorum}
         return {"port": self.port, "clients": self.clients} | log
+
+
+def _ip_address(value: object) -> str:
+    written = readers.text(value)
+    try:
+        return str(ipaddress.ip_address(written))
+    except ValueError:
+        raise ReadError("not an IP address", "write 127.0.0.1, or 0.0.0.0 for everybody") from None
+
+
+class Telemetry(Service):
+    """Gathers metrics of all services and of the agent, for Prometheus to fetch.
+
+    What it shows tells a lot of a node, to everybody who reaches the port; by default that is this machine.
+    """
+
+    port: Port = SCRAPE_PORT
+    address: Annotated[str, Reader(_ip_address)] = "127.0.0.1"
+    resources: Resources = Resources.model_construct(
+        memory=MemoryAmounts.model_construct(request=Amount(16 * MIB), limit=Amount(48 * MIB)), pids=16
+    )
+
+    def options(self) -> dict[str, Any]:
+        """Where it is scraped; ``port`` is not one for CURVE here."""
+        return {"http": {"address": self.address, "port": self.port}}
+
+
+class Analytics(Service):
+    """Keeps what telemetry gathers, in buckets of time, and answers questions about it."""
+
+    port: Port | None = None
+    clients: Keys = ()
+    interval: Annotated[float, Reader(readers.duration(1.0))] = 60.0
+    flush_interval: Annotated[float, Reader(readers.duration(1.0))] = 600.0
+    max_size: Annotated[int, Reader(readers.size(low=LEAST_KEPT))] = 64 * MIB
+    resources: Resources = Resources.model_construct(
+        memory=MemoryAmounts.model_construct(request=Amount(20 * MIB), limit=Amount(64 * MIB)), pids=16
+    )
+
+    def options(self) -> dict[str, Any]:
+        """How often, how seldom on disk, and how much of it."""
+        keeping = {"interval": self.interval, "flush": self.flush_interval, "max_bytes": self.max_size}
+        return {"port": self.port, "clients": self.clients, "analytics": keeping}
 
 
 class Timekeeper(Service):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import model
+from ..control import STATUS_NAME
 from . import checks
 from .bundled import Node, P2p
 from .confined import Confined
@@ -171,6 +172,8 @@ class Program:
         if service.bundled in CURIOUS:
             options["control"] = f"{self.directories.run}/control"
         own = self.timekeeping if service.bundled == model.TIMEKEEPER else service.options()
+        if service.bundled == "telemetry":
+            own = {**own, "status": f"{self.directories.run}/{STATUS_NAME}"}
         if service.bundled == "storage" and own["read_through"] is None:
             own["read_through"] = service.options()["cache_only"] and self._has_node()
         told = {OPTIONS: json.dumps(options | own)}

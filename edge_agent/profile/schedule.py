@@ -177,7 +177,8 @@ class Check:
 
     def _times(self, index: int, entry: Entry) -> Times | None:
         from ..host import zones
-        from ..schedule import RELEASED, ScheduleError, Times
+        from ..model import RELEASED
+        from ..schedule import ScheduleError, Times
 
         try:
             zone = zones.find(entry.zone)
@@ -206,7 +207,8 @@ class Check:
                     self._report(("schedule", asleep[wanted], "services", place), why, f"add {name} to the entry")
 
     def _check_overlaps(self, times: Mapping[int, Times]) -> None:
-        from ..schedule import RELEASED, overlap
+        from ..model import RELEASED
+        from ..schedule import overlap
 
         windows = [(index, each) for index, each in times.items() if each.entry.is_window]
         for place, (index, later) in enumerate(windows):

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from ..demand import Amount
 from ..model import TIMEKEEPER
 from . import readers
-from .bundled import HERE, Identity, Later, Ledger, Node, Storage, Timekeeper
+from .bundled import HERE, Analytics, Identity, Later, Ledger, Node, Storage, Telemetry, Timekeeper
 from .problems import Place
 from .readers import Before, Flag, Memory, PositiveDuration, Reader, Text, Whole
 from .schedule import Schedule
@@ -187,6 +187,8 @@ AnyService = Annotated[
     | Annotated[Storage, Tag("<storage>")]
     | Annotated[Node, Tag("<node>")]
     | Annotated[Ledger, Tag("<ledger>")]
+    | Annotated[Telemetry, Tag("<telemetry>")]
+    | Annotated[Analytics, Tag("<analytics>")]
     | Annotated[Timekeeper, Tag("<timekeeper>")]
     | Annotated[Later, Tag("<later>")],
     Discriminator(_service_model),
@@ -197,6 +199,8 @@ SERVICE_MODELS: dict[str, type[Service]] = {
     "<storage>": Storage,
     "<node>": Node,
     "<ledger>": Ledger,
+    "<telemetry>": Telemetry,
+    "<analytics>": Analytics,
     "<timekeeper>": Timekeeper,
     "<later>": Later,
 }

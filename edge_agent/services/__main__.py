@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .runtime import Service
 
-NAMES = ("identity", "storage", "node", "ledger", "timekeeper")
+NAMES = ("identity", "storage", "node", "ledger", "telemetry", "analytics", "timekeeper")
 
 
 def main(arguments: list[str]) -> int:
@@ -77,6 +77,14 @@ def _made(told: options.Options) -> Service:
         from .ledger import Ledger
 
         return Ledger(told)
+    if told.name == "telemetry":
+        from .telemetry import Telemetry
+
+        return Telemetry(told)
+    if told.name == "analytics":
+        from .analytics import Analytics
+
+        return Analytics(told)
     from .node import Node
 
     return Node(told)

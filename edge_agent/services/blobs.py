@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from array import array
 
+from ..host.journal import sync_directory
 from ..records import Record
-from .keyfile import sync_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -130,9 +130,45 @@ class Client:
 
 
 class Identity(Client):
-    """The node's key."""
+    """The node's keys, tokens, and document."""
 
     service = "identity"
+
+    def document(self) -> str:
+        """The signed identity document: ``documents.parse`` reads it, ``documents.follow`` leads to it from a pin."""
+        text: str = self.ask("document")["document"]
+        return text
+
+    def token(self, audience: str, **claims: Any) -> str:
+        """A token for ``audience``. ``claims``: subject, scope, lifetime (seconds), nonce."""
+        token: str = self.ask("token", audience=audience, **claims)["token"]
+        return token
+
+    def challenge(self) -> str:
+        """A nonce to be put into a token that this node will check once, within two minutes."""
+        nonce: str = self.ask("challenge")["nonce"]
+        return nonce
+
+    def check(self, token: str, audience: str, document: str = "", pinned: bytes = b"") -> Message:
+        """{valid, claims} or {valid, code, why, fix}; of this node, or of the one whose ``document`` it is."""
+        other = {"document": document, "pinned": pinned} if document else {}
+        return self.ask("check", token=token, audience=audience, **other)
+
+    def rotate(self, overlap: int | None = None) -> str:
+        """The next key becomes the current one; the new document. ``overlap``: seconds the old one stays valid."""
+        given = {} if overlap is None else {"overlap": overlap}
+        text: str = self.ask("rotate", **given)["document"]
+        return text
+
+    def revoke(self, key: str, reason: str = "") -> str:
+        """``key`` (base64url or Z85) is valid for nothing any more; the new document."""
+        text: str = self.ask("revoke", key=key, reason=reason)["document"]
+        return text
+
+    def enrol(self, service: str, *keys: str) -> str:
+        """The CURVE keys (Z85) of a service of this node: the present one, and the next; the new document."""
+        text: str = self.ask("enrol", service=service, keys=list(keys))["document"]
+        return text
 
     def public(self) -> Message:
         """The identity document {node_id, ed25519 (base64), created (seconds since 1970)}."""
@@ -306,6 +342,60 @@ class Ledger(Client):
         """Hand in cosignatures of a head of this log; how many of its witnesses have signed that by now."""
         count: int = self.ask("cosign", checkpoint=checkpoint)["count"]
         return count
+
+
+class Telemetry(Client):
+    """What everything on this node measures."""
+
+    service = "telemetry"
+
+    def gathered(self) -> bytes:
+        """The page, at most a second old, for ``telemetry_text.unpack_page``."""
+        page: bytes = self.ask("gathered")["page"]
+        return page
+
+
+class Analytics(Client):
+    """What was measured, in buckets of time."""
+
+    service = "analytics"
+
+    def record(self, metric: str, value: float, kind: str = "gauge", **labels: str) -> None:
+        """One sample of the caller's own. ``kind``: counter | gauge."""
+        self.ask("record", metric=metric, value=value, kind=kind, labels=labels)
+
+    def flush(self) -> None:
+        """Have what is held in memory written now."""
+        self.ask("flush")
+
+    def series(self, metric: str = "", **labels: str) -> Iterator[Message]:
+        """{metric, labels, kind} of each series with these labels and perhaps others."""
+        for answer in self._pages("series", metric=metric, labels=labels):
+            yield from answer["series"]
+
+    def query(self, metric: str, begin: int, end: int, step: int, **labels: str) -> list[Message]:
+        """{metric, labels, kind, step, times, number, total, low, high, last} of each series, times in [begin, end).
+
+        Times are unix seconds; ``step`` is the length of a bucket in seconds, perhaps another than the one asked for.
+        """
+        found: list[Message] = []
+        for answer in self._pages("query", metric=metric, labels=labels, to=end, step=step, **{"from": begin}):
+            for part in answer["series"]:
+                same = found and found[-1]["labels"] == part["labels"] and found[-1]["step"] == answer["step"]
+                if same:
+                    for column in ("times", "number", "total", "low", "high", "last"):
+                        found[-1][column] += part[column]
+                else:
+                    found.append({**part, "step": answer["step"]})
+        return found
+
+    def _pages(self, op: str, **arguments: Any) -> Iterator[Message]:
+        answer = self.ask(op, **arguments)
+        while True:
+            yield answer
+            if answer["after"] is None:
+                return
+            answer = self.ask(op, **arguments, after=answer["after"])
 
 
 class Node(Client):

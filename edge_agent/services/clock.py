@@ -14,6 +14,8 @@ import time
 _ABSTIME, _CANCEL_ON_SET = 1, 2
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # TFD_NONBLOCK, TFD_CLOEXEC
 _ITIMERSPEC = struct.Struct("@llll")
+_TIMEX = 512  # bytes: struct timex has at most 208
+_TIME_ERROR = 5
 FAR = 30 * 86_400.0
 """Seconds that a timer waits without a time to wait for; it is there to notice a clock that is set."""
 
@@ -65,3 +67,41 @@ def steady() -> float:
 def show(instant: float) -> str:
     """A time for people, in the machine's zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(instant))
+
+
+def doubt(floor: float) -> str:
+    """Why the wall clock is not believed; '' where it is. ``floor``: unix seconds that have certainly passed.
+
+    It is believed when a time server keeps it (adjtimex(2) does not say TIME_ERROR), or when it was set at boot from a
+    real-time clock (sysfs-class-rtc: hctosys), unless it is behind ``floor``, as with a battery that is empty.
+    """
+    if time.time() < floor:
+        return "the clock of this machine is behind a time that has certainly passed"
+    status = ctypes.create_string_buffer(_TIMEX)  # modes = 0: only asks
+    if ctypes.CDLL(None).adjtimex(status) not in (-1, _TIME_ERROR) or any(map(_has_set_clock, _clocks())):
+        return ""
+    return "nothing has set the clock of this machine: it has no time server and no real-time clock"
+
+
+def boot() -> str:
+    """The id of this boot of this machine, proc_sys_kernel(5); '' when it cannot be read."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _clocks() -> list[str]:
+    try:
+        return os.listdir("/sys/class/rtc")
+    except OSError:
+        return []
+
+
+def _has_set_clock(name: str) -> bool:
+    try:
+        with open(f"/sys/class/rtc/{name}/hctosys", encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False

@@ -1,7 +1,7 @@
 """Which index has the entry with this hash: SQLite, beside the log and made from it.
 
 It is no part of what is promised: whatever is missing, or of another log, is made again from the tiles. Of a hash its
-first half is kept; the tile has all of it, and who looks up compares.
+beginning is kept; the tile has all of it, and who looks up compares.
 """
 
 from __future__ import annotations
@@ -11,11 +11,21 @@ import sqlite3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-KEY = 16  # bytes of a hash that are kept: finding another entry with the same ones takes 2**64 tries
+KEY = 8  # bytes of a hash that are kept
 _LAYOUT = 1
-_CACHE = 256  # KiB
+_TABLES = """
+    BEGIN;
+    DROP TABLE IF EXISTS leaf;
+    DROP TABLE IF EXISTS log;
+    CREATE TABLE leaf (key BLOB, place INTEGER, PRIMARY KEY (key, place)) WITHOUT ROWID;
+    CREATE TABLE log (size INTEGER NOT NULL);
+    INSERT INTO log VALUES (0);
+    PRAGMA user_version = 1;
+    COMMIT;
+"""
+_CACHE = 1024  # KiB
 
 
 class Leaves:
@@ -32,8 +42,7 @@ class Leaves:
                 self._database = self._opened(path)
             except sqlite3.Error as error:
                 raise OSError(f"{path}: {error}") from error
-        found = self._database.execute("SELECT max(place) FROM leaf").fetchone()[0]
-        self.size: int = 0 if found is None else found + 1  # entries that are in it
+        self.size: int = self._database.execute("SELECT size FROM log").fetchone()[0]  # entries that are in it
 
     @staticmethod
     def _opened(path: str) -> sqlite3.Connection:
@@ -43,42 +52,46 @@ class Leaves:
             database.execute("PRAGMA journal_mode = WAL")  # with NORMAL a power cut costs the last commits, no more
             database.execute("PRAGMA synchronous = NORMAL")
             if database.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
-                database.execute("DROP TABLE IF EXISTS leaf")
-                database.execute("CREATE TABLE leaf (place INTEGER PRIMARY KEY, key BLOB NOT NULL)")
-                database.execute("CREATE INDEX by_key ON leaf (key)")
-                database.execute(f"PRAGMA user_version = {_LAYOUT}")
-        except sqlite3.Error:
+                database.executescript(_TABLES)
+            database.execute("SELECT size FROM log").fetchone()[0]
+        except (sqlite3.Error, TypeError) as error:  # no row: not one of ours
             database.close()
-            raise
+            raise sqlite3.DatabaseError(str(error)) from error
         return database
 
     def add(self, hashes: Sequence[bytes]) -> None:
         """The leaf hashes that come next."""
-        rows = [(self.size + number, each[:KEY]) for number, each in enumerate(hashes)]
+        rows = sorted((each[:KEY], self.size + number) for number, each in enumerate(hashes))
         try:
-            self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO leaf VALUES (?, ?)", rows)
-            self._database.execute("COMMIT")
+            with self._database:
+                self._database.execute("BEGIN")
+                self._database.executemany("INSERT INTO leaf VALUES (?, ?)", rows)
+                self._database.execute("UPDATE log SET size = ?", (self.size + len(rows),))
         except sqlite3.Error as error:
             raise OSError(f"cannot write the index: {error}") from error
         self.size += len(rows)
 
-    def find(self, leaf: bytes, size: int) -> int | None:
-        """The first place below ``size`` whose hash may be this one; None: there is none."""
-        query = "SELECT min(place) FROM leaf WHERE key = ? AND place < ?"
+    def find(self, leaf: bytes, size: int) -> Iterator[int]:
+        """The places below ``size`` whose hash may be this one, in order."""
+        query = "SELECT place FROM leaf WHERE key = ? AND place < ? ORDER BY place"
         try:
-            found: int | None = self._database.execute(query, (leaf[:KEY], size)).fetchone()[0]
+            for (place,) in self._database.execute(query, (leaf[:KEY], size)):
+                yield place
         except sqlite3.Error as error:
             raise OSError(f"cannot read the index: {error}") from error
-        return found
 
     def cut(self, size: int) -> None:
         """Forget what is at ``size`` and above."""
+        if size >= self.size:
+            return
         try:
-            self._database.execute("DELETE FROM leaf WHERE place >= ?", (size,))
+            with self._database:
+                self._database.execute("BEGIN")
+                self._database.execute("DELETE FROM leaf WHERE place >= ?", (size,))
+                self._database.execute("UPDATE log SET size = ?", (size,))
         except sqlite3.Error as error:
             raise OSError(f"cannot write the index: {error}") from error
-        self.size = min(self.size, size)
+        self.size = size
 
     def close(self) -> None:
         """Let go."""

@@ -138,7 +138,7 @@ class Ledger(Service):
         """The index, as far as it is one of this log."""
         leaves = Leaves(os.path.join(self.options.data_dir, "leaves.sqlite"))
         last = min(leaves.size, self._tree.size) - 1
-        if last >= 0 and leaves.find(self._tree.leaf(last), last + 1) is None:
+        if last >= 0 and last not in leaves.find(self._tree.leaf(last), last + 1):
             last = -1
         leaves.cut(last + 1)
         return leaves
@@ -268,6 +268,7 @@ class Ledger(Service):
     def _commit(self) -> None:
         """Everything that waits, as one record; then the answers."""
         waiting, self._waiting, self._waits, self._noted = self._waiting, [], 0, set()
+        size = self._tree.size
         try:
             first = self._store.append(Batch.of(entry for _request, entries in waiting for entry in entries))
         except NoRoomError as error:
@@ -284,6 +285,8 @@ class Ledger(Service):
             if request is not None:
                 request.reply({"first": first, "size": self._tree.size})
             first += len(entries)
+        if self._index_due <= self._runtime.now():
+            self._catch_up(max(INDEXED, self._tree.size - size))  # at the pace of the log, or it would starve
         if self._due is None:
             self._due = max(self._runtime.now() + PAUSE, self._earliest)
 
@@ -308,8 +311,7 @@ class Ledger(Service):
             log(self.name, f"{error}; fix: free the disk", WARNING)
 
     def _find(self, leaf: bytes, size: int) -> int | None:
-        place = self._leaves.find(leaf, size)
-        return place if place is not None and self._tree.leaf(place) == leaf else None
+        return next((place for place in self._leaves.find(leaf, size) if self._tree.leaf(place) == leaf), None)
 
     # -- proofs
 

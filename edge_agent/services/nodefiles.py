@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 
+from ..host.journal import sync_directory
 from ..notes import NoteError
 from ..peers import evidence
 from ..peers.wire import WireError
 from .errors import StartError
-from .keyfile import sync_directory
 from .log import WARNING, log
 
 TYPE_CHECKING = False

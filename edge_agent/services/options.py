@@ -21,6 +21,9 @@ Services that share a process are told by one object of such objects, by name.
     record        bool          ledger: whether events of the agent are entries; default: yes
     witnesses     [str]         ledger: verifier keys of those whose cosignatures are kept
     quorum        int           ledger: how many of them make a head a witnessed one
+    http          object        telemetry: {address: str, port: int}, where it is scraped
+    status        str           telemetry: the agent's status socket
+    analytics     object        analytics: {interval: seconds, flush: seconds, max_bytes: int}
     control       str           timekeeper, ledger, node: the agent's control socket
     profile       str           timekeeper: the profile whose schedule it keeps
     schedule      [object]      timekeeper: its entries, as ``model.Entry``
@@ -36,6 +39,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import socket
 
 from ..model import Entry
 from ..notes import NoteError, Verifier
@@ -52,6 +56,8 @@ if TYPE_CHECKING:
 VARIABLE = "EDGE_AGENT_SERVICE_OPTIONS"
 MAX_LOGS = 16
 HEARTBEATS = (0.1, 86_400.0)  # seconds, shortest and longest
+INTERVALS = (0.1, 86_400.0)  # seconds
+LEAST_KEPT = 4 * 1024 * 1024  # bytes
 SCRUB_INTERVAL, LONGEST_INTERVAL = 7 * 86_400.0, 366 * 86_400.0  # seconds
 SCRUB_RATE = 4 * 1024 * 1024  # bytes a second
 MOST_REPLICAS = 255
@@ -79,6 +85,21 @@ class LogOptions(Record):
     quorum: int = 0
 
 
+class Exporter(Record):
+    """The telemetry service's part: where it listens for scrapes."""
+
+    address: str = "127.0.0.1"  # of this machine, IPv4 or IPv6
+    port: int = 9090
+
+
+class Keeping(Record):
+    """The analytics service's part."""
+
+    interval: float = 60.0  # seconds between two samples of everything
+    flush: float = 600.0  # seconds between two writes
+    max_bytes: int = 64 * 1024 * 1024  # of everything on disk
+
+
 class Options(Record):
     """Everything a bundled service is told."""
 
@@ -101,6 +122,9 @@ class Options(Record):
     schedule: tuple[Entry, ...] = ()
     ignored: tuple[str, ...] = ()  # keys without a meaning here
     log: LogOptions = LogOptions()
+    http: Exporter = Exporter()
+    status: str = ""
+    keeping: Keeping = Keeping()
 
 
 def read_all(names: Sequence[str], environ: Mapping[str, str], uid: int) -> list[Options]:
@@ -147,7 +171,7 @@ def _options(name: str, given: Any, environ: Mapping[str, str], uid: int) -> Opt
         cache_only=reader.flag("cache_only"),
         cache_bytes=reader.whole("cache_bytes", 1, 2**63),
         read_through=reader.flag("read_through"),
-        scrub_interval=reader.seconds("scrub_interval", SCRUB_INTERVAL, LONGEST_INTERVAL),
+        scrub_interval=reader.seconds("scrub_interval", (0.0, LONGEST_INTERVAL), SCRUB_INTERVAL),
         scrub_rate=reader.whole("scrub_rate", 1, 2**40) or SCRUB_RATE,
         blob_replicas=reader.whole("blob_replicas", 1, MOST_REPLICAS) or 1,
         link=_link(reader),
@@ -155,6 +179,9 @@ def _options(name: str, given: Any, environ: Mapping[str, str], uid: int) -> Opt
         profile=reader.text("profile", ""),
         schedule=_schedule(reader),
         log=_log(reader),
+        http=_exporter(reader),
+        status=reader.directory("status", os.path.join(run, "status")),
+        keeping=_keeping(reader),
         ignored=tuple(sorted(key for key in given if key not in reader.known)),
     )
     if reader.problems:
@@ -165,11 +192,7 @@ def _options(name: str, given: Any, environ: Mapping[str, str], uid: int) -> Opt
 
 
 def _link(reader: _Reader) -> Link:
-    given = reader.get("p2p", {})
-    if not isinstance(given, dict):
-        reader.wrong("p2p", "is not an object")
-        return Link()
-    inner = _Reader(given, "p2p.", reader.problems)
+    inner = reader.object("p2p")
     mode = inner.text("mode", "light")
     if mode not in ("light", "full"):
         inner.wrong("mode", "is neither light nor full")
@@ -178,13 +201,10 @@ def _link(reader: _Reader) -> Link:
         inner.wrong("listen", "is not tcp://ADDRESS:PORT")
     if mode == "full" and not listen:
         inner.wrong("listen", "is missing: a full node listens")
-    heartbeat = inner.get("heartbeat", Link().heartbeat)
-    if type(heartbeat) not in (int, float) or not HEARTBEATS[0] <= heartbeat <= HEARTBEATS[1]:
-        inner.wrong("heartbeat", f"is not a number of seconds from {HEARTBEATS[0]:g} to {HEARTBEATS[1]:g}")
-        heartbeat = Link().heartbeat
+    heartbeat = inner.seconds("heartbeat", HEARTBEATS, Link().heartbeat)
     peers = _peers(inner, needs_endpoint=mode == "light")
     members = inner.directory("members", "/")
-    return Link(mode, listen or None, peers, float(heartbeat), _logs(inner), "" if members == "/" else members)
+    return Link(mode, listen or None, peers, heartbeat, _logs(inner), "" if members == "/" else members)
 
 
 def _logs(reader: _Reader) -> tuple[str, ...]:
@@ -207,6 +227,33 @@ def _log(reader: _Reader) -> LogOptions:
         reader.wrong("origin and witnesses", f"are not a name and a list of verifier keys: {error}")
     quorum = reader.whole("quorum", 0, len(witnesses)) or 0
     return LogOptions(origin or None, reader.flag("record", default=True), tuple(witnesses), quorum)
+
+
+def _exporter(reader: _Reader) -> Exporter:
+    inner = reader.object("http")
+    address = inner.text("address", Exporter().address)
+    if not _is_address(address):
+        inner.wrong("address", "is not an IP address")
+    return Exporter(address, inner.number("port", 0, 65_535, Exporter().port))  # 0: any, for tests
+
+
+def _is_address(text: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, text)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
+
+
+def _keeping(reader: _Reader) -> Keeping:
+    inner, default = reader.object("analytics"), Keeping()
+    return Keeping(
+        inner.seconds("interval", INTERVALS, default.interval),
+        inner.seconds("flush", INTERVALS, default.flush),
+        inner.number("max_bytes", LEAST_KEPT, 2**63, default.max_bytes),
+    )
 
 
 def _schedule(reader: _Reader) -> tuple[Entry, ...]:
@@ -326,6 +373,20 @@ class _Reader:
             self.wrong(key, "is not an absolute path")
         return value
 
+    def object(self, key: str) -> _Reader:
+        value = self.get(key, {})
+        if not isinstance(value, dict):
+            self.wrong(key, "is not an object")
+            value = {}
+        return _Reader(value, f"{self.path}{key}.", self.problems)
+
+    def seconds(self, key: str, bounds: tuple[float, float], default: float) -> float:
+        value = self.get(key, default)
+        if type(value) in (int, float) and bounds[0] <= value <= bounds[1]:
+            return float(value)
+        self.wrong(key, f"is not a number of seconds from {bounds[0]:g} to {bounds[1]:g}")
+        return default
+
     def whole(self, key: str, low: int, high: int) -> int | None:
         value = self.get(key)
         if value is None:
@@ -335,12 +396,9 @@ class _Reader:
         self.wrong(key, f"is not a whole number from {low} to {high}")
         return None
 
-    def seconds(self, key: str, default: float, most: float) -> float:
-        value = self.get(key, default)
-        if type(value) in (int, float) and 0 <= value <= most:
-            return float(value)
-        self.wrong(key, f"is not a number of seconds from 0 to {most:g}")
-        return default
+    def number(self, key: str, low: int, high: int, default: int) -> int:
+        value = self.whole(key, low, high)
+        return default if value is None else value
 
     def flag(self, key: str, *, default: bool = False) -> bool:
         value = self.get(key, default)

@@ -156,5 +156,9 @@ class Recorder:
 
     def _failed(self, error: Exception) -> None:
         if self._client is not None or self._pause == FIRST:
-            log("ledger", f"does not follow the agent's events: {error}; fix: none, it is tried again", WARNING)
+            fix = "none, it is tried again"
+            if isinstance(error, AgentError) and error.code == "permission":
+                fix = "let the ledger's user into the control group (EDGE_AGENT_CONTROL_GROUP), or write record: false"
+            why = error.why if isinstance(error, AgentError) else f"none listens at {error}"
+            log("ledger", f"does not follow the agent's events: {why}; fix: {fix}", WARNING)
         self.close()

@@ -8,7 +8,7 @@ import time
 
 from .. import __version__, callers
 from ..peers import transport
-from . import directory, keyfile, metrics, rates, requests
+from . import directory, enrolment, keyfile, metrics, rates, requests
 from .errors import RefusedError, StartError
 from .log import DEBUG, WARNING, log, wanted
 
@@ -40,7 +40,7 @@ class Service:
         """Acquire what is needed to be ready. Raises StartError."""
 
     def operations(self) -> Mapping[str, requests.Operation]:
-        """What can be asked for, by name; ``health`` and ``metrics`` come from the runtime."""
+        """What can be asked for, by name; ``health``, ``metrics`` and ``rekey`` come from the runtime."""
         raise NotImplementedError
 
     def details(self) -> Message:
@@ -84,6 +84,7 @@ class Runtime:
         self._answered = self._refused = 0
         self._rates = rates.Rates(service.rate)
         self._lock = -1
+        self.curve_keys: dict[str, tuple[str, str]] = {}  # file -> public key and the next one, Z85
 
     # -- for services
 
@@ -95,15 +96,23 @@ class Runtime:
         """Do not look at it any more; its owner closes it."""
         self._loop.forget(descriptor)
 
-    def forget(self, socket: transport.Socket) -> None:
-        """Close ``socket``, dropping what it has not sent."""
+    def forget(self, socket: transport.Socket | int) -> None:
+        """Close ``socket``, dropping what it has not sent; a descriptor is left to its owner."""
         self._loop.forget(socket)
-        socket.close(linger=0)
+        if not isinstance(socket, int):
+            socket.close(linger=0)
 
     def curve_key(self, file: str) -> transport.Key:
-        """The CURVE key pair in ``file`` of the service's directory, made at first use. Raises StartError."""
+        """The CURVE key pair in ``file`` of the service's directory, made at first use. Raises StartError.
+
+        It and the one that ``rekey`` puts in its place are told to identity, for the node's document.
+        """
         path = os.path.join(self.service.options.data_dir, file)
-        return transport.Key(keyfile.load_or_make(path, CURVE_KEY, 40, transport.new_secret, time.time()).text)
+        pair = keyfile.load_pair(path, CURVE_KEY, 40, transport.new_secret, time.time())
+        key, after = (transport.Key(each.text) for each in pair)
+        self.curve_keys[path] = (key.public, after.public)
+        enrolment.announce(self, self.curve_keys[path])
+        return key
 
     # -- for the loop
 
@@ -116,7 +125,8 @@ class Runtime:
             os.makedirs(options.run_dir, mode=0o750, exist_ok=True)  # the agent has made it; by hand it is not there
         except OSError as error:
             raise StartError(f"cannot make {options.run_dir}: {error.strerror}; fix: make it, writable") from error
-        self._operations = {"health": self._health, "metrics": self._metrics, **service.operations()}
+        common = {"health": self._health, "metrics": self._metrics, "rekey": self._rekey}
+        self._operations = {**common, **service.operations()}
         others = self.gate.domains()
         service.open(self)
         try:
@@ -216,6 +226,19 @@ class Runtime:
             "handshakes_refused": self._handshakes_refused(),
             **self.service.details(),
         }
+
+    def _rekey(self, request: requests.Request) -> Message:
+        """The announced CURVE key takes the place of the present one, from the next start on."""
+        if request.user not in ("uid:0", f"uid:{os.geteuid()}"):
+            raise RefusedError("denied", f"{request.user} may not change keys", "be root")
+        if not self.curve_keys:
+            raise RefusedError("unknown-key", f"{self.service.name} has no CURVE key", "a service with a port, or node")
+        for path in self.curve_keys:
+            keyfile.advance(path)
+        keys = [after for _key, after in self.curve_keys.values()]
+        self.curve_keys.clear()  # until the next start: a second call would find no announced key
+        log(self.service.name, "its next CURVE key takes effect when it is started again")
+        return {"keys": keys}
 
     def _metrics(self, _request: requests.Request) -> Message:
         asked: metrics.Metric = metrics.Metric(

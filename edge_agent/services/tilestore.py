@@ -155,10 +155,10 @@ class Store:
                 os.listdir(os.path.join(self._log, os.path.dirname(partial))), key=lambda name: (len(name), name)
             )
             self._partial = [f"{os.path.dirname(partial)}/{name}" for name in kept]
-            entries = list(tiles.unpack(self._read(partial)))
-            if [tlog.leaf_hash(entry) for entry in entries] != [self.tree.leaf(size - width + i) for i in range(width)]:
-                raise tiles.TileError(f"{partial} does not have the entries of its tile")
-            self._extend(entries)
+            for place, entry in enumerate(self._from_bundle(partial, 0, width)):
+                if tlog.leaf_hash(entry) != self.tree.leaf(size - width + place):
+                    raise tiles.TileError(f"{partial} does not have the entries of its tile")
+                self._extend([entry])
 
     # -- growth
 
@@ -280,8 +280,8 @@ class Store:
         while index < end:
             number, place = divmod(index, tiles.WIDTH)
             count = min(end - index, tiles.WIDTH - place)
-            is_open = number == self.tree.size // tiles.WIDTH
-            for entry in self._from_open(place, count) if is_open else self._from_bundle(number, place, count):
+            is_open, name = number == self.tree.size // tiles.WIDTH, tiles.path(tiles.ENTRIES, number)
+            for entry in self._from_open(place, count) if is_open else self._from_bundle(name, place, count):
                 room -= len(entry)
                 if room < 0 and index > start:
                     return
@@ -294,8 +294,8 @@ class Store:
         for start, end in zip(self._offsets[place : place + count], self._offsets[place + 1 :], strict=False):
             yield os.pread(self._bundle, end - start - 2, start + 2)
 
-    def _from_bundle(self, number: int, place: int, count: int) -> Iterator[bytes]:
-        with open(os.path.join(self._log, tiles.path(tiles.ENTRIES, number)), "rb") as file:
+    def _from_bundle(self, name: str, place: int, count: int) -> Iterator[bytes]:
+        with open(os.path.join(self._log, name), "rb") as file:
             for _ in range(place):
                 file.seek(int.from_bytes(file.read(2), "big"), os.SEEK_CUR)
             for _ in range(count):

@@ -15,8 +15,9 @@ clock may do, and what comes of it:
 
 from __future__ import annotations
 
+from ..model import RELEASED
 from ..records import Record
-from ..schedule import RELEASED, Times, amount, words
+from ..schedule import Times, amount, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import os
 from binascii import crc32
 from heapq import nsmallest
 
+from ..host.journal import sync_directory
 from ..records import Record
 from .errors import RefusedError
-from .keyfile import sync_directory
 from .log import WARNING, log
 
 TYPE_CHECKING = False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +12,13 @@ from typing import Any
 
 import pytest
 
+from edge_agent import codec
+from edge_agent import model as m
+from edge_agent.cli.resident import command
 from tests.node import harness
 from tests.node.harness import Node, until
+
+from .cgroups import Cgroup
 
 MIB = 1 << 20
 PATIENCE = 90.0  # seconds; the kernel is emulated and its host may be busy
@@ -259,13 +266,20 @@ def test_lent_cpu_is_called_back_for_an_essential_and_lent_again(node: Node) -> 
     squeezed = event(node, "squeezed", "borrower", after=seen)
     print(f"\nthe lender has its request back after {time.monotonic() - began:.2f} s")
     assert "lender waits for cpu" in squeezed["text"]
+    assert read(quota) != "100000"
+    node.kill()
+    node.start()
+    again = event(node, "squeezed", "borrower", after=squeezed["seq"])
+    assert "lender waits for cpu" in again["text"], "the next agent sees it by itself"
+    node.kill()
     works.unlink()
-    event(node, "relaxed", "borrower", after=squeezed["seq"])
+    node.start()
+    until(lambda: read(quota) == "100000", "the next agent gives back", PATIENCE)
     assert not node.events("squeezed", "lender")
 
 
 def test_a_flood_of_the_disk_is_held_for_an_essential_that_waits(node: Node) -> None:
-    writes = node.root / "writes"
+    writes, floods = node.root / "writes", node.root / "floods"
     node.start(
         "--config",
         node.profile(f"""
@@ -277,20 +291,130 @@ def test_a_flood_of_the_disk_is_held_for_an_essential_that_waits(node: Node) -> 
                 working_directory: {node.root}
                 resources: {{cpu: {{request: 0.5}}}}
               flood:
-                command: {writing(writes, 1 << 20)}
+                command: {writing(floods, 1 << 20)}
                 importance: heavy
                 working_directory: /var/tmp
                 resources: {{cpu: {{request: 0.5}}}}
         """),
     )
     rates = node.services_cgroup() / "flood/io.max"
+    floods.touch()
     writes.touch()
     held = event(node, "squeezed", "flood", "writer waits for io")
     until(lambda: "wbps=" in rates.read_text().replace("wbps=max", ""), "it is held", PATIENCE)
+    node.kill()
+    node.start()
+    again = event(node, "squeezed", "flood", "writer waits for io", after=held["seq"])
     writes.unlink()
-    event(node, "relaxed", "flood", "for io", after=held["seq"])
-    assert "wbps=" not in rates.read_text().replace("wbps=max", "")
+    eased = event(node, "relaxed", "flood", "are left to flood", after=again["seq"])
+    assert "wbps=" in rates.read_text().replace("wbps=max", ""), "a flood that goes on is let go step by step"
+    floods.unlink()
+    event(node, "relaxed", "flood", "for io", after=eased["seq"])
+    until(lambda: "wbps=" not in rates.read_text().replace("wbps=max", ""), "it has everything back", PATIENCE)
     assert not node.events("squeezed", "writer")
+
+
+def test_killed_while_memory_is_squeezed_the_next_agent_gives_back(node: Node, zram: None) -> None:
+    calm = node.root / "calm"
+    node.start(
+        "--config",
+        node.profile(f"""
+            deployment: {{resources: {{total_memory: 120MiB}}}}
+            services:
+              essential:
+                command: {touching(60)}
+                importance: essential
+                resources: {{memory: {{request: 70MiB, limit: 80MiB}}, swap: 0}}
+              leak:
+                command: {leaking(calm)}
+                importance: heavy
+                resources: {{memory: {{request: 10MiB, limit: 110MiB}}}}
+        """),
+    )
+    pid, high = node.pids()["leak"], node.services_cgroup() / "leak/memory.high"
+    event(node, "squeezed", "leak", "memory")
+    until(lambda: read(high) == str(10 * MIB), "it is held", PATIENCE)
+    node.kill()
+    calm.touch()
+    node.start()
+    until(lambda: read(high) == "max", "the next agent gives back", PATIENCE)
+    assert node.pids()["leak"] == pid
+
+
+def switches(pid: int) -> int:
+    """Voluntary context switches: each is a wakeup that was waited for."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("voluntary_ctxt")))
+
+
+def test_at_rest_the_governor_listens_and_nothing_wakes(node: Node) -> None:
+    node.start(
+        "--config",
+        node.profile(f"""
+            deployment: {{resources: {{total_memory: 200MiB}}}}
+            services:
+              web: {{command: [/bin/sleep, "{node.number}"], importance: essential, resources: {{memory: 20MiB}}}}
+              batch: {{command: [/bin/sleep, "{node.number}"], importance: heavy, resources: {{memory: 20MiB}}}}
+        """),
+    )
+    node.until_state("ready", patience=PATIENCE)
+    status = node.status()
+    assert status["enforcement"] == "cgroup2"
+    agent = status["agent"]["pid"]
+    opened = set()
+    for entry in Path(f"/proc/{agent}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it closes the connection that asked for its status
+            opened.add(entry.readlink().name)
+    assert {"memory.pressure", "cpu.pressure", "io.pressure"} <= opened, "it does not listen"
+    until(lambda: node.status()["governor"]["next"] is None, "it rests", PATIENCE)
+    time.sleep(2)
+    before = switches(agent)
+    time.sleep(60)
+    assert switches(agent) == before
+
+
+WITHOUT = """
+    import sys, types
+    class Off:
+        governor, next = types.SimpleNamespace(grips={}), None
+        def __init__(self, *_): pass
+        def __getattr__(self, name): return lambda *_, **__: 0
+    for name in ("agent.governing", "host.senses", "governor", "lending", "grips", "looks"):
+        module = sys.modules["edge_agent." + name] = types.ModuleType("edge_agent." + name)
+        module.__getattr__ = lambda name: Off
+    import edge_agent, edge_agent.host
+    edge_agent.host.senses = sys.modules["edge_agent.host.senses"]
+"""
+"""The resident as it would be without the governor: nothing of it is loaded."""
+
+
+def test_the_governor_adds_half_a_mebibyte_at_most(node: Node, cgroup: Cgroup) -> None:
+    """Two agents of their own, one after the other, each at rest beside the same eight services."""
+    limits = m.Limits(memory_request=4 << 20, memory_limit=64 << 20, cpu_request=50)
+    services = tuple(
+        m.Service(f"s{i}", ("/bin/sleep", node.number), importance=m.ESSENTIAL if i < 3 else m.HEAVY, limits=limits)
+        for i in range(8)
+    )
+    plan = m.Plan("eight", "/nonexistent.yaml", 1 << 30, 2000, 16 << 20, 0, services, enforcement="cgroup2")
+    path, off = node.root / "plan", textwrap.dedent(WITHOUT)
+    path.write_bytes(codec.pack_plan(plan))
+    found: dict[str, list[int]] = {"with": [], "without": []}
+    for turn in range(4):
+        kind = ("with", "without")[turn % 2]
+        directories = ["--run-dir", node.run_dir, "--data-dir", node.data_dir, "--log-dir", node.log_dir]
+        argv = command(["--plan", str(path), *map(str, directories), "--cgroup-path", str(cgroup.path)])
+        if kind == "without":
+            paths, _, main = argv[argv.index("-c") + 1].partition("; from")
+            argv[argv.index("-c") + 1] = f"{paths}\n{off}\nfrom{main}"
+        node._spawn(argv, cgroup.path)
+        node.until_state("ready", patience=PATIENCE)
+        time.sleep(3)
+        assert node.process is not None
+        lines = Path(f"/proc/{node.process.pid}/smaps_rollup").read_text().splitlines()[1:]
+        found[kind].append(next(int(line.split()[1]) for line in lines if line.startswith("Pss:")))
+        node.stop()
+    print(f"\nresident PSS, KiB: {found}")
+    assert min(found["with"]) - min(found["without"]) <= 512
 
 
 def test_one_stuck_under_its_own_limit_is_restarted_and_nobody_else_pays(node: Node) -> None:

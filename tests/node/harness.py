@@ -103,10 +103,11 @@ class Node:
         """Start the agent in the foreground of a process of ours, and wait until it answers."""
         self._spawn([*CLI, *map(str, words)])
 
-    def run_plan(self, plan: Path, cgroup: Path | None = None) -> None:
+    def run_plan(self, plan: Path, cgroup: Path | None = None, *, status_gid: int | None = None) -> None:
         """Start the resident alone, as its front end would execute it, in ``cgroup`` if one is given."""
         directories = ["--run-dir", self.run_dir, "--data-dir", self.data_dir, "--log-dir", self.log_dir]
-        self._spawn(command(["--plan", str(plan), *map(str, directories)]), cgroup)
+        group = [] if status_gid is None else ["--status-gid", str(status_gid)]
+        self._spawn(command(["--plan", str(plan), *map(str, directories), *group]), cgroup)
 
     def _spawn(self, argv: list[str], cgroup: Path | None = None) -> None:
         def join() -> None:

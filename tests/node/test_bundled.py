@@ -20,11 +20,21 @@ import zmq
 
 from edge_agent.peers import transport
 from edge_agent.peers.wire import MAX_BEAT, Beat, pack, pack_beat
-from edge_agent.services.client import Client, Identity, Node, ServiceError, Storage, TimedOutError, UnreachableError
+from edge_agent.services.client import (
+    Client,
+    Identity,
+    Ledger,
+    Node,
+    ServiceError,
+    Storage,
+    TimedOutError,
+    UnreachableError,
+)
 from tests.node.bundled import PATIENCE, Running, free_port, until
 
-NAMES = ("identity", "storage", "node")
-CLIENTS: dict[str, type[Client]] = {"identity": Identity, "storage": Storage, "node": Node}
+NAMES = ("identity", "storage", "node", "ledger")
+CLIENTS: dict[str, type[Client]] = {"identity": Identity, "storage": Storage, "node": Node, "ledger": Ledger}
+ALONE: dict[str, dict[str, Any]] = {"ledger": {"record": False}}  # what it is told where no agent runs beside it
 
 Start = Callable[..., Running]
 Dealer = zmq.Socket[bytes]
@@ -43,7 +53,7 @@ def start(base: Path) -> Iterator[Start]:
     running: list[Running] = []
 
     def run(name: str, *, at: Path = base, **options: Any) -> Running:
-        running.append(Running(name, at, **options))
+        running.append(Running(name, at, **ALONE.get(name, {}), **options))
         return running[-1]
 
     yield run

@@ -152,7 +152,7 @@ def test_who_may_not_come_now_is_refused_and_let_in_again_later(door: Door) -> N
 
 
 def test_a_revoked_key_is_refused_from_the_next_handshake_on(door: Door) -> None:
-    door.gate.rule("x.changing", transport.allow_keys(door.keys))
+    door.gate.rule("x.changing", transport.allow_keys(door.keys))  # any container will do
     socket = door.naive(domain="x.changing", enforce=True)
     assert door.lets_in(socket, by_key(KNOWN))
     door.keys.clear()

@@ -80,7 +80,7 @@ echo "${COMPREPLY[@]}"
         (["st"], "status start stop"),
         (["plan", "--enf"], "--enforcement"),
         (["plan", "--enforcement", ""], "auto cgroup2 sampling none"),
-        (["service", "--name", ""], "identity storage node timekeeper"),
+        (["service", "--name", ""], "identity storage node telemetry analytics timekeeper"),
     ],
 )
 def test_bash_offers_what_may_come_next(words: list[str], offered: str, tmp_path: Path) -> None:

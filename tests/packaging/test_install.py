@@ -14,7 +14,10 @@ from .roots import Root, differences
 
 Packages = dict[tuple[str, str], Path]
 
-USERS = ("edge-agent", "edge-agent-embedded", "edge-agent-identity", "edge-agent-node", "edge-agent-storage")
+USERS = (
+    "edge-agent",
+    *(f"edge-agent-{name}" for name in ("analytics", "embedded", "identity", "ledger", "node", "storage", "telemetry")),
+)
 ACCOUNTS = re.compile(r"/etc/(passwd|group|shadow|gshadow)-?")
 SERVICES = ("identity", "storage", "node")
 START = "deb-systemd-invoke start edge-agent.service"

@@ -169,9 +169,12 @@ def test_too_much_at_once_is_busy_and_soon_served_again(world: World) -> None:
             except RefusalError as error:
                 codes.append(error.code)
         assert set(codes) == {"busy"}
+        time.sleep(1.0)
+        client.ask("peers")
 
 
 def test_a_beat_of_version_1_is_echoed(world: World) -> None:
+    time.sleep(1.0)  # what an earlier test has asked for too fast is forgiven by then
     with world.client() as client:
         beat = {"v": 1, "kind": "beat", "node": "old", "release": "0.1.0", "sequence": 5, "interval": 30.0}
         echo = msgpack.unpackb(client.raw(msgpack.packb(beat)) or b"")

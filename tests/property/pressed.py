@@ -17,6 +17,7 @@ from edge_agent.grips import (
     MARGIN,
     MEMORY,
     MOST_OFFENCES,
+    STEP,
     wait,
 )
 from edge_agent.looks import Load, Look
@@ -88,11 +89,15 @@ class Pressed:
     offences: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)  # count, when given back
     last_shed: dict[str, tuple[float, float]] = field(default_factory=dict)  # when, and the wait it began
     helpless: bool = False
+    said: dict[str, float] = field(default_factory=dict)
+    eased: set[tuple[str, str]] = field(default_factory=set)  # some was given back
     counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.services = random_services(self.random)
         self.running = {name: Running() for name in self.services}
+        if self.random.random() < 0.2:
+            self.governor = g.Governor(unheld={self.random.choice((CPU, IO)): "no controller"})
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
@@ -230,6 +235,7 @@ class Pressed:
             random.random() < 0.5,
             self.psi,
             loads,
+            random.choice((0.0, 0.5, 0.95)),
         )
 
     def look(self, seen: Look | None = None) -> list[g.Decision]:
@@ -267,6 +273,10 @@ class Pressed:
             name = getattr(decision, "name", "")
             if isinstance(decision, STEPS):
                 self.check_step(before, look, decision)
+            elif isinstance(decision, g.Helpless) and decision.resource != MEMORY:
+                assert decision.resource in self.governor.unheld
+                assert look.at - self.said.get(decision.resource, -FORGIVEN) >= FORGIVEN - CLOSE, "it is said too often"
+                self.said[decision.resource] = look.at
             elif isinstance(decision, g.Helpless):
                 assert not self.helpless, "helpless is said twice"
                 assert self.hard_since is not None
@@ -276,7 +286,10 @@ class Pressed:
                 if not self.essential(name):
                     backs[resource] = backs.get(resource, 0) + 1
                     self.check_back(before, look, resource, decision)
-                self.given_back(resource, name)
+                if isinstance(decision, g.Relax) and decision.amount:
+                    self.check_ease(before, decision)
+                else:
+                    self.given_back(resource, name)
                 self.rough[resource] = look.at
         assert all(count == 1 for count in backs.values()), "two things of one resource were given back at once"
         self.check_state(look, decisions)
@@ -349,8 +362,22 @@ class Pressed:
                 and self.rank(other) > self.rank(name)
                 and (resource == IO or its.cpu <= self.services[other].limits.cpu_request)
             ]
-            assert entitled, f"{decision} for nobody"
-            assert decision.amount >= LEAST[resource]
+            by_usage = resource == IO and not self.psi and look.disk >= 0.9
+            assert entitled or by_usage, f"{decision} for nobody"
+            assert resource not in self.governor.unheld, f"{decision}, which nothing can hold"
+            own = max(limits.cpu_request, LEAST[CPU]) if resource == CPU else LEAST[IO]
+            assert decision.amount >= own
+            grip = before.grips.get((resource, name), g.Grip())
+            if grip.level:
+                assert decision.amount < grip.amount, f"{decision}: it has less already"
+                assert look.at - grip.since >= STEP - CLOSE, f"{decision} before the last had its time"
+
+    def check_ease(self, before: g.Governor, decision: g.Relax) -> None:
+        key = (decision.resource, decision.name)
+        assert decision.resource == IO, "of nothing else is some given back"
+        assert decision.amount == 4 * before.grips[key].amount
+        self.eased.add(key)
+        self.holds[key] = g.SQUEEZED, self.now
 
     def rank(self, name: str) -> int:
         return essential_for(Plan("p", "", 0, 0, 0, 0, tuple(self.services.values())), name)
@@ -377,18 +404,20 @@ class Pressed:
     def taken(self, resource: str, name: str) -> None:
         key = (resource, name)
         level = self.governor.grips[key].level
-        if key not in self.holds:
+        if key not in self.holds or key in self.eased:
             count, at = self.offences.get(key, (0, 0.0))
-            count = 0 if self.now - at >= FORGIVEN else count
+            count = 0 if key not in self.eased and self.now - at >= FORGIVEN else count
+            self.eased.discard(key)
             self.offences[key] = min(count + 1, MOST_OFFENCES), 0.0
             assert self.governor.grips[key].offences == self.offences[key][0], "offences are counted wrong"
-        elif resource != IO and self.holds[key][0] == level:
+        elif resource == MEMORY and self.holds[key][0] == level:
             raise AssertionError(f"{key} is {level} twice")
         self.holds[key] = level, self.now
 
     def given_back(self, resource: str, name: str) -> None:
         key = (resource, name)
         self.holds.pop(key, None)
+        self.eased.discard(key)
         if key in self.offences:
             self.offences[key] = self.offences[key][0], self.now
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_agent import tlog
-from edge_agent.peers import events, evidence, inquiries, light
+from edge_agent.peers import events, evidence, inquiries, links
 from tests.fakes.link import FullSide, Net
 from tests.fakes.logs import FakeBlobs, FakeLog, Machine
 
@@ -25,9 +25,11 @@ BLOB = bytes(range(256)) * 10
 DIGEST = hashlib.sha256(BLOB).digest()
 LIES = ("none", "flip", "drop", "old", "forge", "blob", "twice", "cut")
 
+EVERYBODY = 4
+
 STEP = st.one_of(
     st.tuples(st.just("wait"), st.floats(0.0, 900.0)),
-    st.tuples(st.just("lie"), st.tuples(st.integers(0, 3), st.sampled_from(LIES))),
+    st.tuples(st.just("lie"), st.tuples(st.integers(0, EVERYBODY), st.sampled_from(LIES))),
     st.tuples(st.just("kill"), st.integers(0, 3)),
     st.tuples(st.just("raise"), st.integers(0, 3)),
     st.tuples(st.just("restart"), st.integers(0, 3)),
@@ -36,6 +38,7 @@ STEP = st.one_of(
     st.tuples(st.just("ask"), st.integers(0, 9)),
     st.tuples(st.just("fetch"), st.integers(1, 4000)),
     st.tuples(st.just("reboot"), st.none()),
+    st.tuples(st.just("cheat"), st.sampled_from(LIES)),
 )
 
 
@@ -59,7 +62,14 @@ class World:
             self.net.tick(float(str(how)))
         elif what == "lie":
             index, lie = how  # type: ignore[misc]
-            self.sides[index].meddle = self._lie(lie)  # type: ignore[has-type]
+            for number, side in enumerate(self.sides):
+                if index in (number, EVERYBODY):  # type: ignore[has-type]
+                    side.meddle = self._lie(lie)  # type: ignore[has-type]
+        elif what == "cheat":  # everybody, in everything, from now on
+            self.act("lie", (EVERYBODY, how))
+            self.ask(1)
+            self.fetch(1000)
+            self.net.tick(301.0)
         elif what in ("kill", "raise"):
             self.sides[int(str(how))].alive = what == "raise"
         elif what == "restart":  # it forgets everybody
@@ -159,7 +169,7 @@ class World:
             assert net.saved[-1].note == held.note
         assert not held.forked  # nobody has the log's key but the honest log
         assert len(net.light.beliefs.evidence) <= evidence.MOST
-        assert len(net.light.refused) <= light.REMEMBERED
+        assert len(net.light.refused) <= links.REMEMBERED
         assert len(net.open) <= 4
         for token, want in self.wanted.items():
             got = net.done.get(token)
@@ -179,7 +189,7 @@ class World:
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(STEP, max_size=30))
+@given(st.lists(STEP, min_size=4, max_size=30))
 def test_a_light_node_against_full_nodes_that_lie(steps: list[tuple[str, object]]) -> None:
     world = World()
     world.net.tick()

@@ -28,6 +28,7 @@ class FakeSystem:
         "edge-agent-identity": 901,
         "edge-agent-storage": 902,
         "edge-agent-node": 903,
+        "edge-agent-ledger": 904,
         "edge-agent-embedded": 909,
     }
 

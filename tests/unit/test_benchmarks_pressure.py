@@ -54,8 +54,10 @@ def test_a_peer_that_could_not_run_is_not_available() -> None:
 
 
 def test_lending_is_a_ratio_and_a_time() -> None:
-    samples = {"lending: edge-agent, fixed": [{"work": 10.0}], "lending: edge-agent": [{"work": 25.0, "back": 0.3}]}
+    fixed, lent = {"work": 10.0, "cpu": 0.1}, {"work": 25.0, "cpu": 0.1, "back": 0.3}
+    samples = {"lending: edge-agent, fixed": [fixed], "lending: edge-agent": [lent]}
     gain, back = report.lending(samples)
     assert (gain.value, gain.met) == (2.5, True)
     assert (back.value, back.met) == (0.3, True)
     assert report.lending({}) == []
+    assert report.goals(samples) == [], "its cpu is no hog"

@@ -10,7 +10,7 @@ import msgpack
 import pytest
 
 from edge_agent import tlog
-from edge_agent.peers import events, inquiries, light, session
+from edge_agent.peers import events, inquiries, links, session
 from edge_agent.peers.frames import answer, refusal
 from tests.fakes.link import FullSide, Net
 from tests.fakes.logs import FakeBlobs, FakeLog, Machine
@@ -521,7 +521,7 @@ def test_a_peer_that_cannot_help_is_followed_by_one_that_is_not_connected_yet() 
     assert made.states()[4] == "down"
     assert fetch(made, BLOB) == BLOB
     made.tick(240.0)
-    assert made.states().count("up") == light.CONNECTIONS  # and back to three
+    assert made.states().count("up") == links.CONNECTIONS  # and back to three
 
 
 def test_questions_are_bounded() -> None:

@@ -128,6 +128,21 @@ def test_killed_for_lack_of_memory_on_its_way_out(make: Make, ending: str) -> No
     assert "oom" in kinds(machine), "it is notable: on disk"
 
 
+def test_kills_and_sheds_are_counted_by_service_and_level(make: Make) -> None:
+    machine = running(make(WEB))
+    machine.out_of_memory("web", "own")
+    machine.turn()
+    assert machine.agent.counts == {"web": {"killed-own": 1}}
+    machine.agent.note("shed", "web", "it had to")
+    machine.agent.note("shed", "web", "again")
+    machine.agent.note("backoff", "web", "is not counted")
+    machine.agent.note("shed", "", "of nobody")
+    assert machine.agent.counts == {"web": {"killed-own": 1, "shed": 2}}
+    machine.ask(lambda request: Switch(request, plan()))
+    machine.calm()
+    assert not machine.agent.counts, "what is gone is not counted for ever"
+
+
 def test_a_process_that_ended_before_it_executed_was_not_ready(make: Make) -> None:
     machine = make(WEB, Service("next", ("/bin/next",), depends_on=("web",)))
     machine.out_of_memory("web", "machine")

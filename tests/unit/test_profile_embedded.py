@@ -101,7 +101,7 @@ def test_a_schedule_cannot_run_a_part_of_a_process() -> None:
 def test_a_caller_is_in_the_group_of_whom_it_calls_and_nobody_else_is() -> None:
     made = demands("services: {identity: {}, storage: {}, node: {}}")
     groups = {name: set(each.service.groups) - {7} for name, each in made.items()}  # 7: of every user, here
-    assert groups == {"identity": set(), "storage": {903}, "node": {902}}
+    assert groups == {"identity": set(), "storage": {901, 903}, "node": {901, 902}}
 
 
 def test_the_group_is_that_under_which_the_other_runs() -> None:
@@ -113,7 +113,7 @@ def test_the_group_is_that_under_which_the_other_runs() -> None:
 def test_who_is_off_is_not_called_and_who_shares_a_process_needs_no_group() -> None:
     assert set(demands("services: {storage: {enabled: false}, node: {}}")["node"].service.groups) == {7}
     text = "services: {storage: {mode: embedded}, node: {mode: embedded}, identity: {}}"
-    assert set(demands(text)["embedded"].service.groups) == {7}
+    assert set(demands(text)["embedded"].service.groups) == {7, 901}
 
 
 def test_the_table_names_bundled_services_only() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.changes import needs_restart
 from edge_agent.demand import Amount
-from edge_agent.model import UNLIMITED, Health, Limits, Log, Restart
+from edge_agent.model import HEAVY, UNLIMITED, Health, Limits, Log, Restart
 
 from .profiles import FIXTURES, cases, load_text, problems, service
 
@@ -332,13 +332,49 @@ def test_a_disabled_service_asks_nothing_of_the_machine() -> None:
 
 def test_services_of_later_releases_are_off_and_said() -> None:
     profile = load_text(
-        "services:\n  ledger: {port: 5}\n  telemetry: {enabled: false}\n  web: {command: [run], mode: embedded}\n"
+        "services:\n  api_gateway: {port: 5}\n  telemetry: {enabled: false}\n  web: {command: [run], mode: embedded}\n"
     )
     assert [each.enabled for each in profile.demands] == [False, False, True]
     assert profile.not_acted_on == (
-        "services.ledger (line 2): not part of this release yet, treated as disabled",
+        "services.api_gateway (line 2): not part of this release yet, treated as disabled",
         "services.web.mode (line 4): runs as a subprocess",
     )
+
+
+METERING = """
+extends: {}
+services:
+  telemetry: {{enabled: true, address: "::1", port: 9100}}
+  analytics: {{enabled: true, interval: 10s, flush_interval: 1h, max_size: 8MiB}}
+"""
+
+
+@pytest.mark.parametrize("profile", ["single-node", "development"])
+def test_the_heavy_two_can_be_switched_on(profile: str) -> None:
+    demands = {demand.service.name: demand for demand in load_text(METERING.format(profile)).demands}
+    telemetry, analytics = demands["telemetry"], demands["analytics"]
+    assert telemetry.enabled
+    assert analytics.enabled
+    assert telemetry.service.importance == analytics.service.importance == HEAVY
+    told = json.loads(dict(telemetry.service.env)["EDGE_AGENT_SERVICE_OPTIONS"])
+    assert (told["http"], told["port"]) == ({"address": "::1", "port": 9100}, None)
+    assert told["status"].endswith("/status")
+    told = json.loads(dict(analytics.service.env)["EDGE_AGENT_SERVICE_OPTIONS"])
+    assert told["analytics"] == {"interval": 10.0, "flush": 3600.0, "max_bytes": 8 << 20}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("telemetry: {address: localhost}", "not an IP address"),
+        ("analytics: {max_size: 1MB}", "less than 4194304 bytes"),
+        ("analytics: {interval: 100ms}", "less than 1s"),
+        ("telemetry: {interval: 1s}", "interval"),
+    ],
+)
+def test_what_the_heavy_two_cannot_be_told(text: str, why: str) -> None:
+    (said,) = problems(f"services: {{{text}}}")
+    assert why in str(said)
 
 
 def test_what_asks_for_what_happens_anyway_is_not_reported() -> None:

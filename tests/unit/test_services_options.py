@@ -13,7 +13,7 @@ from edge_agent.model import Entry
 from edge_agent.peers.session import Target
 from edge_agent.profile.directories import find
 from edge_agent.services.errors import StartError
-from edge_agent.services.options import VARIABLE, Link, Options, read
+from edge_agent.services.options import VARIABLE, Exporter, Keeping, Link, Options, read
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 PEER = {"endpoint": "tcp://10.0.0.1:4001", "key": KEY}
@@ -76,6 +76,9 @@ def test_everything_of_the_contract_is_read() -> None:
         node_id="node-001",
         cluster_name="production",
         p2p={"mode": "full", "listen": "tcp://0.0.0.0:4001", "peers": [{"key": KEY}], "heartbeat": 5},
+        http={"address": "::1", "port": 9100},
+        status="/run/x/status",
+        analytics={"interval": 10, "flush": 60.5, "max_bytes": 2**23},
         control="/run/x/control",
         profile="day",
         schedule=[{"name": "night", "begin": 1320, "end": 360, "days": [0, 4], "services": ["storage"], "grace": 60}],
@@ -98,6 +101,9 @@ def test_everything_of_the_contract_is_read() -> None:
         control="/run/x/control",
         profile="day",
         schedule=(Entry("night", begin=1320, end=360, days=(0, 4), services=("storage",), grace=60.0),),
+        http=Exporter("::1", 9100),
+        status="/run/x/status",
+        keeping=Keeping(10.0, 60.5, 2**23),
     )
 
 
@@ -144,6 +150,15 @@ def test_other_keys_are_ignored_and_known() -> None:
         ({"p2p": {"listen": "udp://x"}}, "p2p.listen"),
         ({"p2p": {"heartbeat": 0}}, "p2p.heartbeat"),
         ({"p2p": {"heartbeat": "30s"}}, "p2p.heartbeat"),
+        ({"http": 9090}, "http"),
+        ({"http": {"address": "localhost"}}, "http.address"),
+        ({"http": {"address": "a\0b"}}, "http.address"),
+        ({"http": {"port": -1}}, "http.port"),
+        ({"status": "status"}, "status"),
+        ({"analytics": []}, "analytics"),
+        ({"analytics": {"interval": 0}}, "analytics.interval"),
+        ({"analytics": {"flush": "10m"}}, "analytics.flush"),
+        ({"analytics": {"max_bytes": 2**20}}, "analytics.max_bytes"),
         ({"p2p": {"peers": {}}}, "p2p.peers"),
         ({"p2p": {"peers": ["x"]}}, "p2p.peers[0]"),
         ({"p2p": {"peers": [PEER, PEER]}}, "p2p.peers"),
@@ -178,7 +193,7 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*Options._fields, "p2p"]), JSON))
+@given(st.dictionaries(st.sampled_from([*Options._fields, "p2p", "analytics"]), JSON))
 def test_any_json_is_read_or_refused(given: dict[str, Any]) -> None:
     try:
         options = told(**given)

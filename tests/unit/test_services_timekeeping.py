@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.model import Entry
-from edge_agent.schedule import RELEASED, Times
+from edge_agent.model import RELEASED, Entry
+from edge_agent.schedule import Times
 from edge_agent.services.timekeeping import AGAIN, BACK, PATIENCE, Action, Decision, Look, State, decide
 
 HOUR = 3600.0

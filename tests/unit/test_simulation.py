@@ -159,6 +159,20 @@ def test_io_is_called_back_in_quarters() -> None:
     assert len(squeezed) >= 2
 
 
+@pytest.mark.parametrize("psi", [True, False])
+def test_a_flood_that_does_not_end_is_let_go_step_by_step_and_less_and_less_often(psi: bool) -> None:
+    node = plan(service("web", ESSENTIAL), service("batch", HEAVY))
+    lines = [line(0, web=want(10, io=1), batch=want(10, io=100)), line(600), line(600, batch=want(10)), line(1000)]
+    result = simulation.play(MACHINE._replace(disk=10 * MIB, psi=psi), lines, node)
+    assert {each.service for each in result.happenings} == {"batch"}
+    first = next(each for each in result.happenings if each.kind == "squeezed")
+    assert first.at <= 11.0
+    squeezed = [each.at for each in result.happenings if each.kind == "squeezed"]
+    assert len([at for at in squeezed if at > 300]) <= 10, "no more than twice a minute"
+    assert [each.kind for each in result.happenings][-1] == "relaxed"
+    assert "are left" not in result.happenings[-1].text
+
+
 def test_the_systems_own_need_counts() -> None:
     node = plan(service("batch", HEAVY, 300))
     lines = [line(0, batch=want(200)), line(60, system=790), line(90, system=100), line(300)]

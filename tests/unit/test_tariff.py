@@ -72,6 +72,7 @@ def test_of_this_package_only_the_resident_rooms_are_loaded() -> None:
         "governor",
         "grips",
         "host",
+        "lending",
         "lifecycle",
         "looks",
         "model",

@@ -46,6 +46,71 @@ ROOTS = [
 ]
 """Of the first 1 to 8 entries: the vectors that implementations of RFC 6962 share."""
 
+INCLUSION: list[tuple[int, int, list[str]]] = [
+    (0, 1, []),
+    (
+        0,
+        8,
+        [
+            "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+            "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+            "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+        ],
+    ),
+    (
+        5,
+        8,
+        [
+            "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+            "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        ],
+    ),
+    (2, 3, ["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"]),
+    (
+        1,
+        5,
+        [
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+            "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+            "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+        ],
+    ),
+]
+"""Leaf, size, proof: transparency-dev/merkle, proof/verify_test.go and testdata/inclusion; google's CT before it."""
+CONSISTENCY: list[tuple[int, int, list[str]]] = [
+    (1, 1, []),
+    (1, 8, INCLUSION[1][2]),
+    (
+        6,
+        8,
+        [
+            "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+            "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        ],
+    ),
+    (
+        2,
+        5,
+        [
+            "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+            "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+        ],
+    ),
+    (
+        6,
+        7,
+        [
+            "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+            "b08693ec2e721597130641e8211e7eedccb4c26413963eee6c1e2ed16ffb1a5f",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        ],
+    ),
+]
+"""Sizes and proof: the same, testdata/consistency."""
+SOME = bytes.fromhex("abacaba000000000000000000000000000000000000000000060061e00123456")
+
 LEAVES = [leaf_hash(bytes([number])) for number in range(80)]
 Hashes = list[bytes]
 
@@ -85,6 +150,14 @@ def subproof(m: int, leaves: Hashes, *, known: bool) -> Hashes:
     return [*subproof(m - k, leaves[k:], known=False), mth(leaves[:k])]
 
 
+def refused(call: Callable[..., None], *arguments: object) -> bool:
+    try:
+        call(*arguments)
+    except ProofError:
+        return True
+    return False
+
+
 def test_hashes_are_told_apart_by_their_prefix() -> None:
     assert EMPTY_ROOT == root([]) == sha256(b"").digest()
     assert leaf_hash(b"L123456").hex() == "395aa064aa4c29f7010acfe3f25db9485bbd4b91897b6ad7ad547639252b4d56"
@@ -94,6 +167,104 @@ def test_hashes_are_told_apart_by_their_prefix() -> None:
 @pytest.mark.parametrize("size", range(1, 9))
 def test_roots_are_those_everybody_has(size: int) -> None:
     assert root([leaf_hash(entry) for entry in ENTRIES[:size]]).hex() == ROOTS[size - 1]
+
+
+# -- published proofs, and each wrong one that is published with them ------------------------------------------------
+
+
+def flipped(proof: Hashes, at: int, bit: int) -> Hashes:
+    return [*proof[:at], bytes([proof[at][0] ^ bit]) + proof[at][1:], *proof[at + 1 :]]
+
+
+@pytest.mark.parametrize(("index", "size", "texts"), INCLUSION)
+def test_published_proofs_of_inclusion(index: int, size: int, texts: list[str]) -> None:
+    proof, whole, leaf = [bytes.fromhex(text) for text in texts], bytes.fromhex(ROOTS[size - 1]), ENTRIES[index]
+    good = (leaf_hash(leaf), index, size, proof, whole)
+    verify_inclusion(*good)
+    assert inclusion_proof([leaf_hash(entry) for entry in ENTRIES[:size]], index) == proof
+    wrong: list[tuple[object, ...]] = [
+        *((good[0], other, *good[2:]) for other in ((index - 1) % 2**64, index - 1, index + 1, index ^ 2)),
+        *((*good[:2], other, *good[3:]) for other in (size * 2, size // 2)),
+        (b"WrongLeaf", *good[1:]),
+        *((*good[:4], other) for other in (EMPTY_ROOT, SOME)),
+        *((*good[:3], [*proof, other], whole) for other in (b"", whole)),
+        *((*good[:3], [other, *proof], whole) for other in (b"", whole)),
+        *((*good[:3], flipped(proof, at, 8), whole) for at in range(len(proof))),
+    ]
+    if proof:
+        wrong.append((*good[:3], proof[:-1], whole))
+    if len(proof) > 1:
+        wrong.append((*good[:3], [proof[0], SOME, *proof[1:]], whole))
+    assert [each for each in wrong if not refused(verify_inclusion, *each)] == []
+
+
+@pytest.mark.parametrize(("first", "second", "texts"), CONSISTENCY)
+def test_published_proofs_of_consistency(first: int, second: int, texts: list[str]) -> None:
+    proof = [bytes.fromhex(text) for text in texts]
+    root1, root2 = bytes.fromhex(ROOTS[first - 1]), bytes.fromhex(ROOTS[second - 1])
+    verify_consistency(first, second, proof, root1, root2)
+    assert consistency_proof([leaf_hash(entry) for entry in ENTRIES[:second]], first) == proof
+    if not proof:
+        return
+    wrong: list[tuple[object, ...]] = [
+        *((other, second, proof, root1, root2) for other in (first - 1, first + 1, first ^ 2)),
+        *((first, other, proof, root1, root2) for other in (second * 2, second // 2)),
+        (first, second, proof, b"WrongRoot", root2),
+        (first, second, proof, root1, b"WrongRoot"),
+        (first, second, proof, root2, root1),
+        *((first, second, [*proof, other], root1, root2) for other in (b"", root1, root2)),
+        *((first, second, [other, *proof], root1, root2) for other in (b"", root1, root2, proof[0])),
+        *((first, second, given, root1, root2) for given in ([], proof[:-1])),
+        *((first, second, flipped(proof, at, 16), root1, root2) for at in range(len(proof))),
+    ]
+    assert [each for each in wrong if not refused(verify_consistency, *each)] == []
+
+
+@pytest.mark.parametrize(("index", "size"), [(0, 0), (0, 1), (1, 0), (2, 1)])
+def test_published_nonsense_of_inclusion(index: int, size: int) -> None:
+    for leaf, whole in ((SOME, b""), (b"", EMPTY_ROOT), (SOME, EMPTY_ROOT), (b"", b"")):
+        assert refused(verify_inclusion, leaf, index, size, [], whole)
+
+
+CARE1, CARE2 = b"don't care 1", b"don't care 2"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "root1", "root2", "proof"),
+    [
+        (0, 0, CARE1, CARE2, []),
+        (1, 1, CARE1, CARE2, []),
+        (0, 0, CARE1, CARE1, []),
+        (0, 1, CARE1, CARE2, []),
+        (1, 0, CARE1, CARE2, []),
+        (2, 1, CARE1, CARE2, []),
+        (1, 2, CARE1, CARE2, []),
+        (0, 0, EMPTY_ROOT, CARE2, []),
+        (1, 1, EMPTY_ROOT, CARE2, []),
+        (0, 0, EMPTY_ROOT, EMPTY_ROOT, [EMPTY_ROOT]),
+        (1, 1, EMPTY_ROOT, EMPTY_ROOT, [EMPTY_ROOT]),
+        (0, 1, EMPTY_ROOT, CARE2, []),
+        (0, 1, EMPTY_ROOT, EMPTY_ROOT, [EMPTY_ROOT]),
+    ],
+)
+def test_published_nonsense_of_consistency(first: int, second: int, root1: bytes, root2: bytes, proof: Hashes) -> None:
+    assert refused(verify_consistency, first, second, proof, root1, root2)
+
+
+def test_the_same_tree_is_consistent_with_itself() -> None:
+    verify_consistency(1, 1, [], CARE2, CARE2)
+    verify_consistency(0, 0, [], EMPTY_ROOT, EMPTY_ROOT)
+
+
+def test_the_largest_tree_there_can_be() -> None:
+    size = 2**64 - 1
+    proof = [LEAVES[number] for number in range(64)]
+    node = leaf_hash(b"first")
+    whole = node
+    for sibling in proof:
+        whole = node_hash(whole, sibling)
+    verify_inclusion(node, 0, size, proof, whole)
+    assert refused(verify_inclusion, node, 0, size + 1, proof, whole)
 
 
 @pytest.mark.parametrize("size", [*range(1, 34), 63, 64, 65, 80])
@@ -110,14 +281,6 @@ def test_every_proof_is_the_definition_s_and_is_believed(size: int) -> None:
         assert proof == subproof(old, leaves, known=True)
         verify_consistency(old, size, proof, root(leaves[:old]), whole)
     verify_consistency(0, size, [], EMPTY_ROOT, whole)
-
-
-def refused(call: Callable[..., None], *arguments: object) -> bool:
-    try:
-        call(*arguments)
-    except ProofError:
-        return True
-    return False
 
 
 @given(st.data())

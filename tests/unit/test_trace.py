@@ -51,6 +51,7 @@ LOOKS = st.builds(
     st.booleans(),
     st.booleans(),
     st.dictionaries(st.text(max_size=8), LOADS, max_size=3),
+    SHARE,
 )
 
 
@@ -58,7 +59,9 @@ LOOKS = st.builds(
 def test_any_look_survives_but_for_rounding(look: Look) -> None:
     header, rest = trace.read([header_line(Header(trace.RECORDED, 2**40, 1)).encode(), look_line(look).encode()])
     (found,) = trace.looks(rest, header)
-    assert found._replace(at=0, some=0, full=0, loads={}) == look._replace(at=0, some=0, full=0, loads={})
+    assert found._replace(at=0, some=0, full=0, loads={}, disk=0) == look._replace(
+        at=0, some=0, full=0, loads={}, disk=0
+    )
     assert {name: load.memory for name, load in found.loads.items()} == {
         name: load.memory for name, load in look.loads.items()
     }
@@ -176,8 +179,8 @@ def test_the_machines_stalls_count_where_little_is_available(available: int, som
 
 
 def test_what_its_own_limits_did_to_a_service_is_told_from_what_others_did() -> None:
-    before = Reading(10.0, services={"web": Raw(cpu_some=10, limited=7, throttled=10)})
-    after = Reading(10.5, services={"web": Raw(cpu_some=400_010, limited=9, throttled=300_010)})
+    before = Reading(10.0, services={"web": Raw(cpu_some=10, limited=7, throttled=10)}, psi=True)
+    after = Reading(10.5, services={"web": Raw(cpu_some=400_010, limited=9, throttled=300_010)}, psi=True)
     assert between(before, after).loads == {"web": Load(cpu_wait=0.2, limited=2)}
     new = between(before._replace(services={}), after)
     assert new.loads == {"web": Load(limited=9)}, "what is new has met it since it was started"
@@ -193,6 +196,21 @@ def test_readings_too_close_or_too_far_apart_give_no_shares(elapsed: float) -> N
     )
     look = between(before, after)
     assert (look.some, look.full, look.free, look.loads) == (0.0, 0.0, 895, {"web": Load(5)})
+
+
+def test_without_psi_usage_and_the_disk_are_means_of_a_longer_time() -> None:
+    before = Reading(10.0, Machine(memory=1000, disk=5), None, {"web": Raw(io=0)}, 900)
+    after = Reading(20.0, Machine(memory=1000, disk=9_000_005), None, {"web": Raw(io=50)}, 900)
+    look = between(before, after)
+    assert (look.disk, look.loads["web"].io) == (0.9, 5)
+    assert between(before, after._replace(at=25.0)).disk == 0.0, "but not of any"
+    assert between(Reading(10.0), after).disk == 0.0, "nor where it was not read before"
+
+
+def test_who_is_only_sampled_is_counted_by_its_samples() -> None:
+    """Without a memory controller the cgroup of all knows nothing of memory."""
+    reading = Reading(10.0, Machine(), Raw(cpu=5), {"web": Raw(memory=300)}, 900)
+    assert between(reading, reading).free == 600
 
 
 def test_counters_that_go_back_and_shares_over_one_are_bounded() -> None:

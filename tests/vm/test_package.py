@@ -41,6 +41,16 @@ services:
     resources: {memory: 40MiB, swap: 0, cpu: {request: 0, limit: 0.1}}
     restart_policy: {max_attempts: 0}
 """
+METERED = """
+extends: edge
+services:
+  telemetry: {enabled: true}
+  analytics: {enabled: true, interval: 2s, depends_on: [telemetry]}
+"""
+SCRAPE = """
+import urllib.request
+print(urllib.request.urlopen("http://127.0.0.1:9090/metrics", timeout=60).read().decode())
+"""
 HELD = {"memory": "enforced", "cpu": "enforced", "pids": "enforced", "oom_group": "enforced"}
 TREE = (
     "find / -xdev -path /root -prune -o -path /tmp -prune -o -path /var/tmp -prune -o -path /var/cache -prune "
@@ -155,6 +165,31 @@ def test_over_its_limit_a_service_is_killed_alone_and_named(device: Device) -> N
     assert others == before
     assert device.prefer("edge") == before
     device.guest.check("rm /etc/edge-agent/profiles/greedy.yaml")  # whoever wrote a profile removes it, no package does
+
+
+def test_the_heavy_two_see_everything_as_users_who_may_do_nothing(device: Device) -> None:
+    before = device.prefer("edge")
+    device.node.write("/etc/edge-agent/profiles/metered.yaml", METERED)
+    found = device.prefer("metered")
+    assert {name: found[name] for name in before} == before
+    for name in ("telemetry", "analytics"):
+        assert device.guest.check(["stat", "-c", "%U", f"/proc/{found[name]}"]).strip() == f"edge-agent-{name}"
+    page = device.guest.check(["python3", "-c", SCRAPE])
+    assert "\nedge_agent_up 1\n" in page
+    for name in found:
+        assert f'edge_agent_service_up{{service="{name}"}} 1\n' in page
+        assert f'edge_agent_service_cpu_seconds_total{{service="{name}"}}' in page
+        assert f'edge_agent_service_pressure_seconds_total{{kind="some",resource="memory",service="{name}"}}' in page
+    device.node.until(
+        lambda _status: (
+            "edge_agent_analytics_series" in device.guest.check(["python3", "-c", SCRAPE])
+            and 'edge_agent_analytics_samples_held{service="analytics"} 0\n'
+            not in device.guest.check(["python3", "-c", SCRAPE])
+        ),
+        "analytics has been let in by telemetry",
+    )
+    assert device.prefer("edge") == before
+    device.guest.check("rm /etc/edge-agent/profiles/metered.yaml")
 
 
 @pytest.mark.parametrize("profile", ["edge", "minimal"])
