@@ -224,7 +224,8 @@ class Inventory:
         }
         if self.cache is not None:
             cache = self.cache
-            told |= {"blobs": len(cache), "used": cache.used, "limit": cache.limit, "pinned": cache.pinned}
+            told |= {"blobs": len(cache), "used": cache.used, "reserved": cache.reserved}
+            told |= {"limit": cache.limit, "pinned": cache.pinned}
         return told
 
 

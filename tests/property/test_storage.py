@@ -299,7 +299,8 @@ class Store(RuleBasedStateMachine):
             files = [path for path in self.bench.files() if path.parent.name != "corrupt"]
             assert sum(cost(path.stat().st_size) for path in files) <= LIMIT
             told = self.bench.storage.details()
-            assert told["pinned"] <= told["used"] <= LIMIT
+            assert told["pinned"] <= told["used"] <= LIMIT - told["reserved"]
+            assert bool(told["reserved"]) is bool(told["uploads"] + told["fetches"])
 
     @invariant()
     def what_was_answered_is_here(self) -> None:
