@@ -26,15 +26,16 @@ from edge_agent.services.lru import BLOCK, cost
 from tests.fakes.blobnode import FakeNode
 from tests.unit.test_services_storage import Bench
 
-EXAMPLES = int(os.environ.get("EDGE_AGENT_EXAMPLES", "30"))
-POOL = [bytes([number]) * (number * 1500) for number in range(14)]  # up to five blocks
+EXAMPLES = int(os.environ.get("EDGE_AGENT_EXAMPLES", "100"))
+POOL = [bytes([number]) * size for number, size in enumerate((0, 1, 5000, 9000, 20_000))]  # 12 blocks in all
 KEYS = [hashlib.sha256(blob).digest() for blob in POOL]
 BLOBS = dict(zip(KEYS, POOL, strict=True))
-LIMIT = 16 * BLOCK
+LIMIT = 8 * BLOCK
 CALLS = ("write", "fdatasync", "fsync", "rename", "pwrite")
 LIES = ("", "corrupt", "short", "size", "garbage", "offline", "busy", "not-found", "wrong-blob", "bad-request")
 
 numbers = st.integers(0, len(POOL) - 1)
+many = st.sets(numbers, min_size=2)  # hypothesis leaves out some rules in each run, so one must do enough
 faults = st.one_of(
     st.none(),
     st.none(),
@@ -72,14 +73,18 @@ class Store(RuleBasedStateMachine):
 
     uploads = Bundle("uploads")
 
-    @initialize(cache=st.booleans(), peers=st.booleans())
-    def begin(self, cache: bool, peers: bool) -> None:
+    @initialize(cache=st.booleans(), peers=st.booleans(), stored=many, pinned=many)
+    def begin(self, cache: bool, peers: bool, stored: set[int], pinned: set[int]) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="ea-store-"))
         self.cache, self.node = cache, FakeNode(checks=False) if peers else None
         self.sure: set[bytes] = set()
         self.pinned: set[bytes] = set()
         self.damaged: set[bytes] = set()
         self.bench = self._open()
+        for number in stored:
+            self.put(number, None)
+        for number in pinned:
+            self.pin(number, peers, None)
 
     def _open(self) -> Bench:
         if self.node is not None:
@@ -103,6 +108,11 @@ class Store(RuleBasedStateMachine):
         self.damaged.discard(key)
 
     # -- what clients do
+
+    @rule(several=many)
+    def put_several(self, several: set[int]) -> None:
+        for number in several:
+            self.put(number, None)
 
     @rule(number=numbers, fault=faults)
     def put(self, number: int, fault: Fault) -> None:
@@ -147,8 +157,12 @@ class Store(RuleBasedStateMachine):
         if key in self.damaged and self.path(key).exists() and self._is_sound(key):
             self.damaged.discard(key)
 
-    @rule(number=numbers, lies=st.lists(st.sampled_from(LIES), max_size=3), has=st.booleans())
-    def get(self, number: int, lies: list[str], has: bool) -> None:
+    @rule(several=many, lies=st.lists(st.sampled_from(LIES), max_size=3), has=st.booleans())
+    def get(self, several: set[int], lies: list[str], has: bool) -> None:
+        for number in several:
+            self._get(number, lies, has)
+
+    def _get(self, number: int, lies: list[str], has: bool) -> None:
         key = KEYS[number]
         certain = key in self.visible() and key not in self.damaged
         self._peers(key, lies, has)
@@ -228,8 +242,14 @@ class Store(RuleBasedStateMachine):
 
     # -- what the world does
 
-    @rule(number=numbers, cut=st.booleans())
-    def damage(self, number: int, cut: bool) -> None:
+    @rule(several=many, cut=st.booleans(), read=st.booleans())
+    def damage(self, several: set[int], cut: bool, read: bool) -> None:
+        for number in several:
+            self._damage(number, cut)
+        if read:
+            self.get(several, [], True)
+
+    def _damage(self, number: int, cut: bool) -> None:
         path = self.path(KEYS[number])
         if path.exists() and POOL[number]:
             data = POOL[number]
@@ -268,7 +288,7 @@ class Store(RuleBasedStateMachine):
         """What a cache has not flushed may be torn; what is pinned was flushed."""
         for number in torn:
             if KEYS[number] not in self.pinned:
-                self.damage(number, cut=True)
+                self._damage(number, cut=True)
         self.bench = self._open()
 
     # -- what holds
