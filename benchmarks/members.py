@@ -213,7 +213,7 @@ def _all(pipes: Sequence[Connection], what: tuple[str, int]) -> None:
 def table(rows: Sequence[dict[str, float]]) -> str:
     """For people, Markdown."""
     lines = [
-        "| clients | PSS of the node, MiB | per client, KB | handshake, ms of CPU | update, µs of CPU | updates a second |",
+        "| clients | PSS of the node, MiB | each, KB | handshake, ms of CPU | update, µs of CPU | updates a second |",
         "|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
