@@ -19,9 +19,10 @@ import msgpack
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from edge_agent.host import journal
 from edge_agent.peers.serving import DeclinedError
 from edge_agent.peers.wire import pack
-from edge_agent.services import blobs, inventory, keyfile, requests, scrub, wishes
+from edge_agent.services import blobs, inventory, requests, scrub, wishes
 from edge_agent.services import storage as module
 from edge_agent.services.errors import StartError
 from edge_agent.services.lru import BLOCK, cost
@@ -35,7 +36,7 @@ EXAMPLES = int(os.environ.get("EDGE_AGENT_EXAMPLES", "30"))
 POOL = [random.Random(seed).randbytes(size) for seed, size in enumerate((0, 1, 4096, 4097, 9000, 12000, 300, 20000))]
 KEYS = [hashlib.sha256(data).digest() for data in POOL]
 LIMIT = 8 * BLOCK
-MODULES = (blobs, inventory, keyfile, scrub, wishes, module)
+MODULES = (blobs, inventory, journal, scrub, wishes, module)
 
 which = st.integers(0, len(POOL) - 1)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from edge_agent.host import journal
 from edge_agent.services import blobs as blobs_module
-from edge_agent.services import keyfile
 from edge_agent.services import wishes as wishes_module
 from edge_agent.services.blobs import Blobs
 from edge_agent.services.inventory import Inventory
@@ -161,7 +161,7 @@ def test_a_pin_in_a_new_cache_survives_a_power_cut(tmp_path: Path, monkeypatch: 
         root.mkdir()
         disk = Disk(root)
         with monkeypatch.context() as patch:
-            for module in (blobs_module, keyfile, wishes_module):
+            for module in (blobs_module, journal, wishes_module):
                 patch.setattr(module, "os", disk)
             inventory = Inventory(Blobs(str(root / "cache"), durable=False), Lru(1 << 20))
             inventory.open()
