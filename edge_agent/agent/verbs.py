@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from .. import __version__, codec
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 LOG_CHUNK = 64 * 1024
 LONGEST_WAIT = 3600.0
 """Who follows the events of a node at rest wakes it up so rarely."""
+VIEWED = ("status", "events", "digest")
+SHA256 = "_sha2" if sys.version_info >= (3, 12) else "_sha256"
+"""CPython's own, as its random module uses it: hashlib brings OpenSSL along, 3 MiB."""
 
 
 class Verbs:
@@ -47,6 +51,7 @@ class Verbs:
         self._verbs: dict[str, tuple[Callable[[Request], None], bool]] = {  # verb -> (answer, only for the privileged)
             "status": (self._status, False),
             "plan": (self._plan, False),
+            "digest": (self._digest, False),
             "look": (self._look, False),
             "switch": (self._switch, True),
             "start": (self._ask, False),
@@ -77,11 +82,11 @@ class Verbs:
                 request.fail("bad-request", f"cannot {request.verb}: its arguments are wrong: {error!r:.200}")
 
     def viewed(self, request: Request) -> None:
-        """Answer one request of somebody who may look at the status and do nothing else."""
-        if request.verb == "status":
+        """Answer one request of somebody who may look at what goes on and do nothing else."""
+        if request.verb in VIEWED:
             self(request)
         else:
-            why = f"cannot {request.verb!r:.40}: this socket tells the status and does nothing else"
+            why = f"cannot {request.verb!r:.40}: this socket tells what goes on and does nothing else"
             request.fail("denied", why, "use the control socket")
 
     def add(self, verb: str, answer: Callable[[Request], None], *, privileged: bool) -> None:
@@ -176,6 +181,12 @@ class Verbs:
     def _plan(self, request: Request) -> None:
         node = self.agent.node
         request.reply({"plan": codec.pack_plan(node.plan), "committed": node.change is None})
+
+    def _digest(self, request: Request) -> None:
+        """Which plan is in force, without what is in it: commands and environments are not for everybody."""
+        node = self.agent.node
+        digest: bytes = __import__(SHA256).sha256(codec.pack_plan(node.plan)).digest()
+        request.reply({"sha256": digest, "committed": node.change is None})
 
     def _look(self, request: Request) -> None:
         """The governor's counters, read once more; its own looks are not disturbed."""

@@ -3,4 +3,4 @@
 SOCKET_NAME = "control"
 """The socket's name in the run directory."""
 STATUS_NAME = "status"
-"""The one beside it that answers ``status`` and nothing else, for those who only watch."""
+"""The one beside it that tells what goes on and does nothing else, for those who only watch."""

@@ -21,8 +21,8 @@ from .tree import Path
 
 OPTIONS = "EDGE_AGENT_SERVICE_OPTIONS"
 WHO = ("HOME", "USER", "LOGNAME")
-CURIOUS = ("ledger", "node")
-"""Bundled services that ask the agent: for its events, and for the status that full peers are told."""
+CURIOUS = ("ledger", "node", "telemetry")
+"""Bundled services that ask the agent what goes on: for its log, for full peers, for Prometheus."""
 LOG_LEVEL = "EDGE_AGENT_LOG_LEVEL"
 
 Report = Callable[[Path, str, str], None]
@@ -170,10 +170,8 @@ class Program:
             "cluster_name": self.settings.deployment.cluster_name,
         }
         if service.bundled in CURIOUS:
-            options["control"] = f"{self.directories.run}/control"
+            options["status"] = f"{self.directories.run}/{STATUS_NAME}"
         own = self.timekeeping if service.bundled == model.TIMEKEEPER else service.options()
-        if service.bundled == "telemetry":
-            own = {**own, "status": f"{self.directories.run}/{STATUS_NAME}"}
         if service.bundled == "storage" and own["read_through"] is None:
             own["read_through"] = service.options()["cache_only"] and self._has_node()
         told = {OPTIONS: json.dumps(options | own)}

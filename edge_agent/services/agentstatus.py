@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from ..control.client import AgentError, Client, NotRunningError
 from ..peers import status
 from .log import WARNING, log
@@ -14,14 +12,10 @@ SLOWEST = 600.0  # seconds between two attempts when it does not answer
 
 
 class AgentStatus:
-    """Asks the agent, one connection per question, as rarely as beats are.
-
-    Beside its control socket ``path`` there may be ``status``, which tells the status and does nothing else: then that
-    one is asked, since who talks to the network should not be able to stop a service.
-    """
+    """Asks the agent at its status socket, one connection per question, as rarely as beats are."""
 
     def __init__(self, path: str) -> None:
-        self._control, self._status = path, os.path.join(os.path.dirname(path), "status")
+        self._path = path
         self._due = 0.0
         self._failures = 0
         self.told: status.Status = {}
@@ -31,8 +25,7 @@ class AgentStatus:
         if now < self._due:
             return self.told
         try:
-            path = self._status if os.path.exists(self._status) else self._control
-            with Client(path, ANSWER_WITHIN) as client:
+            with Client(self._path, ANSWER_WITHIN) as client:
                 answer = client.call("status", timeout=ANSWER_WITHIN)
         except (AgentError, NotRunningError) as error:
             if not self._failures:

@@ -99,7 +99,7 @@ class Ledger(Service):
         except OSError as error:
             raise StartError(f"cannot use {self.options.data_dir}: {error}; fix: rights and space there") from error
         if told.record:
-            self._recorder = Recorder(self.options.control, self._note, runtime.watch, runtime.unwatch)
+            self._recorder = Recorder(self.options.status, self._note, runtime.watch, runtime.unwatch)
         log(self.name, f"{self._tree.size} entries; its key is {self._signer.verifier.vkey()}")
 
     def _key(self) -> Signer:

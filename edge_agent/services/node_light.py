@@ -48,7 +48,7 @@ class LightLink:
         link = options.link
         self._runtime, self._key, self._targets = runtime, key, link.peers
         self._sockets: dict[int, transport.Socket] = {}
-        self._agent = AgentStatus(options.control)
+        self._agent = AgentStatus(options.status)
         self._own: Status = {"node": named(options), "release": __version__, "every": max(1, math.ceil(link.heartbeat))}
         self._machine = light.Light(link.peers, link.heartbeat, _chance, dict(self._own), verifiers(options))
         beliefs = self._machine.beliefs

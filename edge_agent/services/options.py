@@ -22,9 +22,9 @@ Services that share a process are told by one object of such objects, by name.
     witnesses     [str]         ledger: verifier keys of those whose cosignatures are kept
     quorum        int           ledger: how many of them make a head a witnessed one
     http          object        telemetry: {address: str, port: int}, where it is scraped
-    status        str           telemetry: the agent's status socket
+    status        str           telemetry, ledger, node: the agent's status socket
     analytics     object        analytics: {interval: seconds, flush: seconds, max_bytes: int}
-    control       str           timekeeper, ledger, node: the agent's control socket
+    control       str           timekeeper: the agent's control socket
     profile       str           timekeeper: the profile whose schedule it keeps
     schedule      [object]      timekeeper: its entries, as ``model.Entry``
 

@@ -1,8 +1,8 @@
 """What the agent did, as entries of the log: profiles applied, by their digest, and the events that it keeps on disk.
 
-It follows the agent's events over the control socket and asks again when that is gone; at rest nothing wakes up. An
-entry is JSON with sorted keys. The same event makes the same bytes, so what is in the log is found there by its hash
-and not recorded again, whoever was started anew meanwhile.
+It follows the agent's events over its status socket, which tells and does nothing else, and asks again when that is
+gone; at rest nothing wakes up. An entry is JSON with sorted keys. The same event makes the same bytes, so what is in
+the log is found there by its hash and not recorded again, whoever was started anew meanwhile.
 
     {"edge-agent": "event", "seq": 7, "time": 1700000000.5, "kind": "oom", "service": "web", "text": "..."}
     {"edge-agent": "profile", "name": "edge", "sha256": "...", "seq": 9, "time": 1700000002.0}
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-from hashlib import sha256
 
 from ..control.client import AgentError, Client, NotRunningError
 from .log import WARNING, log
@@ -40,12 +39,12 @@ class Recorder:
 
     def __init__(
         self,
-        control: str,
+        path: str,
         append: Callable[[bytes], bool],
         watch: Callable[[int, Callable[[], None]], None],
         forget: Callable[[int], None],
     ) -> None:
-        self._control = control
+        self._path = path
         self._append, self._watch, self._forget = append, watch, forget
         self._client: Client | None = None
         self._cursor = 0
@@ -86,7 +85,7 @@ class Recorder:
 
     def _connect(self) -> None:
         if self._client is None:
-            client = Client(self._control, ANSWER)
+            client = Client(self._path, ANSWER)
             self._client, self._cursor = client, 0
             self._watch(client.fileno(), self._readable)
 
@@ -135,8 +134,8 @@ class Recorder:
         """Record the plan in force, unless it is the one recorded last."""
         if self._plan:
             return True
-        told = client.call("plan", {}, ANSWER)
-        digest = sha256(told["plan"]).digest()
+        told = client.call("digest", {}, ANSWER)
+        digest: bytes = told["sha256"]
         if not told["committed"]:
             return True  # a switch is under way; its end is an event
         name = client.call("status", {}, ANSWER)["profile"]
@@ -158,7 +157,7 @@ class Recorder:
         if self._client is not None or self._pause == FIRST:
             fix = "none, it is tried again"
             if isinstance(error, AgentError) and error.code == "permission":
-                fix = "let the ledger's user into the control group (EDGE_AGENT_CONTROL_GROUP), or write record: false"
+                fix = "let the ledger's user into the socket's group (edge-agent-telemetry), or write record: false"
             why = error.why if isinstance(error, AgentError) else f"none listens at {error}"
             log("ledger", f"does not follow the agent's events: {why}; fix: {fix}", WARNING)
         self.close()

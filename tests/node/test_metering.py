@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -307,11 +308,13 @@ def test_a_scrape_wakes_the_agent_once(node: harness.Node) -> None:
         assert fresh(url)["wakeups_total"] == (before := before + 1)
 
 
-def test_the_status_socket_tells_the_status_and_nothing_else(node: harness.Node) -> None:
+def test_the_status_socket_tells_what_goes_on_and_does_nothing(node: harness.Node) -> None:
     node.start("--config", node.profile("services: {web: {command: [sleep, MARK]}}".replace("MARK", node.number)))
     with Client(str(node.run_dir / "status")) as client:
         assert client.call("status")["profile"] == "test"
-        for verb in ("stop", "restart", "plan", "events", "logs", "shutdown", "switch", "nonsense"):
+        assert client.call("events", {"cursor": 0})["events"]
+        assert client.call("digest")["sha256"] == sha256((node.data_dir / "plan").read_bytes()).digest()
+        for verb in ("stop", "restart", "plan", "logs", "shutdown", "switch", "nonsense"):
             with pytest.raises(AgentError) as caught:
                 client.call(verb, {"name": "web"})
             assert caught.value.code == "denied"

@@ -297,7 +297,7 @@ def test_the_node_service_is_told_the_logs_it_believes_and_who_may_connect() -> 
     )
     told = json.loads(dict(env)["EDGE_AGENT_SERVICE_OPTIONS"])
     assert (told["p2p"]["logs"], told["p2p"]["members"]) == ([vkey], "/etc/m")
-    assert told["control"] == "/run/edge-agent/control"
+    assert told["status"] == "/run/edge-agent/status"
     for written, why in (
         ("{logs: nonsense}", "not a verifier key"),
         (f"{{logs: [{vkey}, {vkey}]}}", "two logs have the same name"),

@@ -41,7 +41,9 @@ class Agent:
         if verb == "events":
             found = [each for each in self.events if each["seq"] > args["cursor"]][:2]
             return {"events": found, "cursor": found[-1]["seq"] if found else args["cursor"]}
-        return {"plan": self.plan, "committed": self.committed} if verb == "plan" else {"profile": self.profile}
+        if verb == "digest":
+            return {"sha256": sha256(self.plan).digest(), "committed": self.committed}
+        return {"profile": self.profile}
 
 
 class FakeClient:

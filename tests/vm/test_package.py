@@ -45,6 +45,7 @@ services:
 METERED = """
 extends: edge
 services:
+  ledger: {resources: {memory: 32MiB}}
   telemetry: {enabled: true}
   analytics: {enabled: true, interval: 2s, depends_on: [telemetry]}
 """
@@ -168,12 +169,12 @@ def test_over_its_limit_a_service_is_killed_alone_and_named(device: Device) -> N
     device.guest.check("rm /etc/edge-agent/profiles/greedy.yaml")  # whoever wrote a profile removes it, no package does
 
 
-def test_the_heavy_two_see_everything_as_users_who_may_do_nothing(device: Device) -> None:
+def test_ledger_and_the_heavy_two_see_everything_as_users_who_may_do_nothing(device: Device) -> None:
     before = device.prefer("edge")
     device.node.write("/etc/edge-agent/profiles/metered.yaml", METERED)
     found = device.prefer("metered")
     assert {name: found[name] for name in before} == before
-    for name in ("telemetry", "analytics"):
+    for name in ("ledger", "telemetry", "analytics"):
         assert device.guest.check(["stat", "-c", "%U", f"/proc/{found[name]}"]).strip() == f"edge-agent-{name}"
     wanted = ["edge_agent_up 1", 'edge_agent_analytics_samples_total{service="analytics"}']
     for name in found:
@@ -190,10 +191,12 @@ def test_the_heavy_two_see_everything_as_users_who_may_do_nothing(device: Device
     end = time.monotonic() + PATIENCE
     while missing() and time.monotonic() < end:
         time.sleep(2)
-    said = [device.guest.run(["edge-agent", "logs", name]).output for name in ("telemetry", "analytics")]
+    said = [device.guest.run(["edge-agent", "logs", name]).output for name in ("ledger", "telemetry", "analytics")]
     assert (missing(), said) == ([], said)
     series = device.guest.check(["python3", "-c", SCRAPE]).partition("edge_agent_analytics_series{")[2]
     assert int(series.partition("} ")[2].split()[0]) > 100, "telemetry lets analytics in"
+    entries = device.guest.check(["python3", "-c", SCRAPE]).partition("edge_agent_ledger_entries{")[2]
+    assert int(entries.partition("} ")[2].split()[0]) >= 1, f"the log has the profile that was applied: {said[0]}"
     assert device.prefer("edge") == before
     device.guest.check("rm /etc/edge-agent/profiles/metered.yaml")
 
