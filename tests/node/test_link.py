@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 from edge_agent import tlog
 from edge_agent.peers import transport
 from edge_agent.services import keyfile
-from edge_agent.services.client import Client, Node, ServiceError, Storage
+from edge_agent.services.client import Client, Identity, Node, ServiceError, Storage
 from edge_agent.services.runtime import CURVE_KEY
 from tests.node import netns
 from tests.node.bundled import Running, until
@@ -81,7 +82,7 @@ class World:
         if liar:
             peers.insert(0, {"endpoint": f"tcp://{address}:{LIAR_PORT}", "key": self.liar_key})
         p2p = {"mode": "light", "peers": peers, "heartbeat": heartbeat, "logs": self.logs()}
-        return self.start("node", name, node_id=name, p2p=p2p, control=str(self.base / "no-agent"))
+        return self.start("node", name, node_id=name, p2p=p2p, status=str(self.base / "no-agent"))
 
     def start_liar(self) -> None:
         words = [sys.executable, "-m", "tests.node.liar", f"tcp://0.0.0.0:{LIAR_PORT}"]
@@ -172,6 +173,26 @@ def test_heads_entries_blobs_and_status_travel(world: World) -> None:
     assert seen["one"]["status"]["every"] == 1
     kept = list((world.base / "one/data/node/heads").iterdir())
     assert [file.stat().st_size <= 1024 for file in kept] == [True]
+
+
+def test_a_document_and_a_token_of_one_are_believed_at_two_and_not_with_another_pin(world: World) -> None:
+    world.full()
+    for name in ("one", "two"):
+        world.light(name)
+        world.start("identity", name, node_id=name)
+        until(lambda name=name: world.size(name) == 20, "the head")  # type: ignore[misc]
+    one, two = (Identity.local(str(world.base / name / "run/identity")) for name in ("one", "two"))
+    with one, two, world.node("one") as node, world.node("two") as other:
+        pinned = base64.b64decode(one.public()["ed25519"])
+        token = one.token("two", subject="job", scope="read", nonce=two.challenge())
+        for entry in (one.document(), token):
+            node.submit("hub.example/log", entry.encode())
+        until(lambda: world.size("two") == 22, "both at two")
+        document, came = (entry.decode() for entry in other.entries("hub.example/log", 20, 2))
+        with pytest.raises(ServiceError, match="does not lead from the pinned key"):
+            two.check(came, "two", document, os.urandom(32))
+        assert two.check(came, "two", document, pinned)["claims"]["subject"] == "job"
+        assert two.check(came, "two", document, pinned)["code"] == "challenge"  # a replay
 
 
 def test_a_killed_full_node_is_missed_and_found_again_and_what_is_known_stays(world: World) -> None:
