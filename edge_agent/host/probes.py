@@ -3,6 +3,10 @@
 While a service is not ready it is checked after 50 ms, then at growing distances of at most a second, so that readiness
 is seen early; once ready, at ``health.interval``. ``health.failures`` failed checks in a row are reported as Unhealthy.
 A service with sd_notify is not checked: it speaks, and each ``interval`` of silence counts as a failure.
+
+When a time is up and this process notices late, the machine stood still (a paused virtual machine, a thrashing board, a
+card that hangs): then the service could not do anything either, and all of them would be restarted at once for it. So
+nothing is held against it, once, and it gets its time again.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 FIRST = 0.05  # seconds
 GROWTH = 1.5
 SLOWEST = 1.0  # seconds between checks of a service that is not ready
+STALL = 1.0  # seconds by which a timer is late when more than this process was held up
 
 
 class Prober:
@@ -78,6 +83,7 @@ class Probe:
         self._heard = loop.now()
         self._check: checks.Check | None = None
         self._timer: Timer | None = None
+        self._excused = False  # for a stall of the machine, since it was last found well
         self._schedule()
 
     def close(self) -> None:
@@ -93,6 +99,7 @@ class Probe:
             return
         if words.get("WATCHDOG") == "1":
             self._heard = self._loop.now()
+            self._excused = False
         if "STOPPING" in words:
             self._cancel_timer()  # it may be silent on its way out; the stop time-out looks after it
         elif words.get("READY") == "1" and not self._ready:
@@ -126,6 +133,9 @@ class Probe:
         if silence < health.interval * max(1, health.failures):
             self._schedule()  # a word came meanwhile; one timer per allowed silence, not one per word
             return
+        if self._stalled():
+            self._timer = self._loop.at(self._loop.now() + health.interval, self._silent)
+            return
         self._heard = self._loop.now()
         self._schedule()
         self._emit(
@@ -145,6 +155,10 @@ class Probe:
     def _late(self) -> None:
         if self._check is not None:
             self._check.cancel()
+        if self._stalled():
+            self._check = None
+            self._begin()
+            return
         self._done(f"no answer within {self._service.health.timeout:g} s")
 
     def _done(self, reason: str) -> None:
@@ -152,6 +166,7 @@ class Probe:
         health = self._service.health
         if not reason:
             self._failures = 0
+            self._excused = False
             if self._ready:
                 self._schedule()
             else:
@@ -166,6 +181,12 @@ class Probe:
         if unhealthy:  # last: whoever hears it may stop this probe
             times = "" if count == 1 else f", {count} times in a row"
             self._emit(Unhealthy(self._service.name, f"health check: {reason}{times}"))
+
+    def _stalled(self) -> bool:
+        """Has the timer that is up now come so late that the machine must have stood still? Believed once in a row."""
+        late = self._timer is not None and self._loop.now() - self._timer.due >= STALL
+        excused, self._excused = late and not self._excused, late
+        return excused
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -309,6 +309,37 @@ class TestPace:
         bench.loop.turn(0)
         assert len(bench.events) == 2
 
+    def test_a_machine_that_stood_still_is_held_against_nobody_once(self, clock: Clock, tmp_path: Path) -> None:
+        bench = Bench(tmp_path, clock)
+        bench.prober.start(_service("sd_notify", interval=2.0, failures=2), ready=True)
+        clock.now += 60.0
+        bench.loop.turn(0)
+        assert bench.events == []
+        bench.prober.said("web", {"WATCHDOG": "1"})  # it runs again, and so do we
+        clock.now += 2.0
+        bench.loop.turn(0)
+        clock.now += 60.0
+        bench.loop.turn(0)
+        assert bench.events == []
+        clock.now += 60.0  # silent all the while: an agent that is always late must see it as well
+        bench.loop.turn(0)
+        assert bench.events == [Unhealthy("web", "no WATCHDOG=1 for 122.0 s, expected every 2 s")]
+
+    def test_a_check_that_a_stall_has_cut_short_is_made_again(
+        self, clock: Clock, tmp_path: Path, server: socket.socket
+    ) -> None:
+        bench = Bench(tmp_path, clock)
+        port = server.getsockname()[1]
+        bench.prober.start(_service("http", port, interval=5.0, timeout=1.0, failures=1), ready=True)
+        clock.now += 5.0
+        bench.loop.turn(0)  # asks
+        clock.now += 30.0
+        bench.loop.turn(0)
+        assert bench.events == []
+        clock.now += 1.1
+        bench.loop.turn(0)
+        assert bench.events == [Unhealthy("web", "health check: no answer within 1 s")]
+
     def test_ready_said_before_the_watch_began_counts(self, clock: Clock, tmp_path: Path) -> None:
         bench = Bench(tmp_path, clock)
         bench.prober.said("web", {"READY": "1"})

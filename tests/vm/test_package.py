@@ -126,7 +126,8 @@ def until_another_agent(device: Device, pid: int) -> None:
 def assert_kept(device: Device, before: dict[str, int]) -> None:
     """Every service is the process it was, and was never restarted."""
     status = device.node.until_ready()
-    assert pids(status) == before, device.guest.run("journalctl -u 'edge-agent*' -n 40 --no-pager").output
+    said = "edge-agent events | tail -n 30; journalctl -u 'edge-agent*' -n 40 --no-pager"
+    assert pids(status) == before, device.guest.run(said).output
     assert {entry["restarts"] for entry in status["services"].values()} == {0}
 
 
