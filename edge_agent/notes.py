@@ -14,9 +14,8 @@ the key or the signature, the only error is NoteError.
 from __future__ import annotations
 
 import binascii
-from base64 import b64encode
-from hashlib import sha256
 
+from .digests import sha256
 from .records import Record
 
 TYPE_CHECKING = False
@@ -311,7 +310,7 @@ def _is_name(name: object) -> bool:
 
 
 def _encode(data: bytes) -> str:
-    return b64encode(data).decode()
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def _decode(text: str, what: str) -> bytes:

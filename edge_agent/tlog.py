@@ -7,7 +7,7 @@ nothing it is given: whatever is wrong, the only error is ProofError.
 
 from __future__ import annotations
 
-from hashlib import sha256
+from .digests import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 from .. import __version__, codec
 from ..control.connection import Request
+from ..digests import sha256
 from ..grips import due
 from ..host import confinement
 from ..lifecycle import HOLDING, Unit
@@ -26,8 +26,6 @@ LOG_CHUNK = 64 * 1024
 LONGEST_WAIT = 3600.0
 """Who follows the events of a node at rest wakes it up so rarely."""
 VIEWED = ("status", "events", "digest")
-SHA256 = "_sha2" if sys.version_info >= (3, 12) else "_sha256"
-"""CPython's own, as its random module uses it: hashlib brings OpenSSL along, 3 MiB."""
 
 
 class Verbs:
@@ -185,7 +183,7 @@ class Verbs:
     def _digest(self, request: Request) -> None:
         """Which plan is in force, without what is in it: commands and environments are not for everybody."""
         node = self.agent.node
-        digest: bytes = __import__(SHA256).sha256(codec.pack_plan(node.plan)).digest()
+        digest = sha256(codec.pack_plan(node.plan)).digest()
         request.reply({"sha256": digest, "committed": node.change is None})
 
     def _look(self, request: Request) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-
+from ..digests import sha256
 from ..notes import Checkpoint, Note, NoteError, Verifier, open_checkpoint
 from ..notes import parse as parse_note
 from ..records import Record

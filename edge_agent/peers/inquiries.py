@@ -6,8 +6,6 @@ raises LieError (the peer's), WireError (an answer of the wrong form, the peer's
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 from .. import tlog
 from . import frames
 from .wire import WireError
@@ -126,7 +124,9 @@ class _Transfer:
     __slots__ = ("at", "hash", "last", "offset", "peers", "size", "used")
 
     def __init__(self, digest: bytes) -> None:
-        self.hash = sha256()
+        import hashlib  # OpenSSL, 3.4 MiB: not before there is a blob
+
+        self.hash = hashlib.sha256()
         self.at = digest
         self.offset = 0
         self.size: int | None = None

@@ -7,8 +7,8 @@ evidence/NAME  two signed heads, msgpack, at most 16 files
 from __future__ import annotations
 
 import os
-from hashlib import sha256
 
+from ..digests import sha256
 from ..host.journal import sync_directory
 from ..notes import NoteError
 from ..peers import evidence

@@ -1,6 +1,8 @@
 """Byte code for the device's Pythons, made by each of them: nothing is compiled, nor written, on the device.
 
 The files are hash-based and unchecked (PEP 552): valid whatever the time stamps are that dpkg, rpm or a backup gave.
+They are without the docstrings of functions and classes, which nothing on a device reads and every process would hold
+in memory; assertions stay, and so do the docstrings of modules, which are help texts here and there.
 """
 
 from __future__ import annotations
@@ -12,13 +14,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 COMPILER = """
-import importlib._bootstrap_external as external, importlib.util, io, sys, tarfile
+import ast, importlib._bootstrap_external as external, importlib.util, io, sys, tarfile
 root = sys.argv[1]
+def bare(source):
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(node, False):
+            node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), node.body[0])]
+    return tree
 given = tarfile.open(fileobj=sys.stdin.buffer, mode="r|")
 with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as out:
     for member in given:
         source = given.extractfile(member).read()
-        code = compile(source, f"{root}/{member.name}", "exec", dont_inherit=True, optimize=0)
+        code = compile(bare(source), f"{root}/{member.name}", "exec", dont_inherit=True, optimize=0)
         data = external._code_to_hash_pyc(code, importlib.util.source_hash(source), False)
         made = tarfile.TarInfo(importlib.util.cache_from_source(member.name, optimization=""))
         made.size = len(data)

@@ -88,14 +88,14 @@ def test_wheels_that_differ_in_a_file_are_refused(tmp_path: Path) -> None:
 def test_byte_code_is_used_whatever_becomes_of_its_source_and_tells_the_device_s_path(tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     source = tmp_path / "pack/mod.py"
-    source.write_text("answer = 42\n")
+    source.write_text('"""M"""\ndef f():\n    """F"""\n    return 42\nanswer = f()\nfound = [__doc__, f.__doc__]\n')
     assert bytecode.compile_all(tmp_path, "/usr/lib/x", [sys.executable]) == 1
     source.write_text("changed, and not looked at: the hash is not checked\n")
     (compiled,) = source.parent.glob("__pycache__/*.pyc")
     assert marshal.loads(compiled.read_bytes()[16:]).co_filename == "/usr/lib/x/pack/mod.py"  # noqa: S302
-    program = f"import sys; sys.path = [{str(source.parent)!r}]; import mod; print(mod.answer)"
+    program = f"import sys; sys.path = [{str(source.parent)!r}]; import mod; print(mod.answer, mod.found)"
     argv = [sys.executable, "-I", "-c", program]
-    assert subprocess.run(argv, capture_output=True, text=True).stdout == "42\n"
+    assert subprocess.run(argv, capture_output=True, text=True).stdout == "42 ['M', None]\n"
 
 
 def test_a_source_that_does_not_compile_stops_the_build(tmp_path: Path) -> None:

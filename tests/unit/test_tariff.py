@@ -69,6 +69,7 @@ def test_of_this_package_only_the_resident_rooms_are_loaded() -> None:
         "changes",
         "codec",
         "control",
+        "digests",
         "governor",
         "grips",
         "host",
