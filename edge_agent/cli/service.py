@@ -11,7 +11,8 @@ from .context import Context
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("--name", required=True, metavar="NAME", help="identity, storage or node")
+    names = "identity, storage, node, ledger, telemetry, analytics or timekeeper"
+    parser.add_argument("--name", required=True, metavar="NAME", help=names)
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
