@@ -11,6 +11,8 @@ from ..records import Record
 
 VERSION = b"1.0"
 KEY_BYTES = 32
+_KEY_TEXT = 40  # characters, ZeroMQ RFC 32
+_Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
 
 
 class ZapError(Exception):
@@ -33,6 +35,11 @@ class Credentials(Record):
     uid: int
     gid: int
     pid: int
+
+
+def is_key(text: str) -> bool:
+    """Does ``text`` have the form of a CURVE key in Z85 (ZeroMQ RFC 32)?"""
+    return len(text) == _KEY_TEXT and _Z85.issuperset(text)
 
 
 def parse(parts: list[bytes]) -> Query:

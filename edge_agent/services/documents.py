@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from ..peers.zap import is_key
 from ..records import Record
 from . import jws
 from .tokens import MAX_WORD, Clock, Issuer
@@ -49,8 +50,6 @@ MAX_REVOKED = 64
 MAX_SERVICES = 16
 MAX_REASON = 64  # characters
 _MOST = 2**53  # of sequence and seconds: what every JSON reader keeps exact
-_Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
-_CURVE_TEXT = 40  # characters, ZeroMQ RFC 32
 
 
 class DocumentError(ValueError):
@@ -237,7 +236,7 @@ def _link(given: Mapping[str, Any]) -> Link:
 
 def _revoked(given: Mapping[str, Any]) -> Revoked:
     key, reason = given.get("key"), given.get("reason")
-    if not isinstance(key, str) or not (is_curve(key) or len(jws.decode(key)) == jws.KEY):
+    if not isinstance(key, str) or not (is_key(key) or len(jws.decode(key)) == jws.KEY):
         raise jws.JwsError("a revoked key is neither Ed25519 nor CURVE")
     if not isinstance(reason, str) or len(reason) > MAX_REASON or not reason.isprintable():
         raise jws.JwsError(f"a reason is not at most {MAX_REASON} printable characters")
@@ -253,14 +252,9 @@ def _service(name: str) -> str:
 def _curve_keys(given: object) -> tuple[str, ...]:
     if not isinstance(given, list) or not 1 <= len(given) <= 2 or len(given) != len(set(map(str, given))):
         raise jws.JwsError("a service has not one or two CURVE keys")
-    if not all(isinstance(key, str) and is_curve(key) for key in given):
+    if not all(isinstance(key, str) and is_key(key) for key in given):
         raise jws.JwsError("a service has a key that is not CURVE")
     return tuple(given)
-
-
-def is_curve(text: str) -> bool:
-    """Does ``text`` have the form of a CURVE key in Z85 (ZeroMQ RFC 32)?"""
-    return len(text) == _CURVE_TEXT and _Z85.issuperset(text)
 
 
 def _list(payload: Mapping[str, Any], name: str, most: int, read: Callable[[Mapping[str, Any]], T]) -> tuple[T, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from ..peers.zap import is_key
 from .errors import StartError
 from .log import WARNING, log
-from .options import is_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

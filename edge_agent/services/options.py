@@ -43,6 +43,7 @@ import socket
 
 from ..model import Entry
 from ..peers.wire import MAX_NAME
+from ..peers.zap import is_key
 from ..records import Record
 from .errors import StartError
 
@@ -62,7 +63,6 @@ LEAST_KEPT = 4 * 1024 * 1024  # bytes
 SCRUB_INTERVAL, LONGEST_INTERVAL = 7 * 86_400.0, 366 * 86_400.0  # seconds
 SCRUB_RATE = 4 * 1024 * 1024  # bytes a second
 MOST_REPLICAS = 255
-_Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
 
 
 class Link(Record):
@@ -311,11 +311,6 @@ def _peers(reader: _Reader, *, needs_endpoint: bool) -> tuple[Target, ...]:
     if len({target.key for target in targets}) != len(targets):
         reader.wrong("peers", "has the same key twice")
     return tuple(targets)
-
-
-def is_key(text: str) -> bool:
-    """Does ``text`` have the form of a CURVE key in Z85 (ZeroMQ RFC 32)?"""
-    return len(text) == 40 and _Z85.issuperset(text)
 
 
 def _directories(environ: Mapping[str, str], uid: int) -> tuple[str, str]:

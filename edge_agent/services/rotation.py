@@ -6,6 +6,7 @@ keys writes the new document to disk before anything signs by it.
 
 from __future__ import annotations
 
+from ..peers.zap import is_key
 from . import jws
 from .documents import (
     MAX_CHAIN,
@@ -17,7 +18,6 @@ from .documents import (
     Link,
     Previous,
     Revoked,
-    is_curve,
     link,
 )
 
@@ -117,7 +117,7 @@ def enrol(document: Document, service: str, keys: tuple[str, ...], issued: int) 
 
     Raises RotationError.
     """
-    if not 1 <= len(keys) <= 2 or len(set(keys)) != len(keys) or not all(map(is_curve, keys)):
+    if not 1 <= len(keys) <= 2 or len(set(keys)) != len(keys) or not all(map(is_key, keys)):
         raise RotationError("bad-request", "keys are not one or two CURVE keys", "40 characters of Z85 each")
     if any(map(document.revokes, keys)):
         raise RotationError(
