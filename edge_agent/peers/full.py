@@ -10,6 +10,7 @@ from collections import Counter
 
 from ..records import Record
 from . import evidence, frames, serving
+from .events import Keep, Note, Tick
 from .members import MOST_JOBS, Member, Members, View
 from .serving import Call, DeclinedError, Served
 from .wire import PROTOCOL, Beat, Echo, WireError, pack_beat, unpack_beat
@@ -27,11 +28,7 @@ if TYPE_CHECKING:
 MOST_PEERS = 32  # other full nodes named to light ones
 ALL_JOBS = 1024  # requests in work, of all members together
 
-__all__ = ["Full", "View"]
-
-
-class Tick(Record):
-    """Time has passed."""
+__all__ = ["Full", "Keep", "Note", "Tick", "View"]
 
 
 class Heard(Record):
@@ -61,20 +58,6 @@ class Ask(Record):
 
     job: int
     call: Call
-
-
-class Keep(Record):
-    """Keep this evidence on disk; ``gone`` is the name of what it replaces, or ''."""
-
-    evidence: Evidence
-    gone: str
-
-
-class Note(Record):
-    """Something for the log. ``bad``: somebody should look."""
-
-    text: str
-    bad: bool = False
 
 
 Event = Tick | Heard | Told
