@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Protocol
 
+    from ..peers import members, session
     from ..peers.wire import Message
     from .options import Options
     from .requests import Operation, Request
@@ -55,6 +56,13 @@ if TYPE_CHECKING:
 
 FULL = ("heads", "refused")
 LIGHT = (*FULL, "fetch", "entries", "includes", "submit")
+
+
+def aged(view: members.View | session.View, now: float) -> Message:
+    """A view as an answer has it: how long ago the peer was heard of, in place of a moment on this machine's clock."""
+    entry: Message = dict(zip(view._fields, view, strict=True))
+    seen = entry.pop("last_seen")
+    return entry | {"age": None if seen is None else now - seen}
 
 
 def named(options: Options) -> str:

@@ -10,7 +10,7 @@ from ..peers import frames, full, transport
 from ..peers.serving import LEDGER, STORAGE
 from .log import WARNING, log
 from .membersfile import MembersFile
-from .node import named, verifiers
+from .node import aged, named, verifiers
 from .nodefiles import Files
 from .relay import Relay
 
@@ -78,13 +78,7 @@ class FullLink:
     def peers(self) -> list[Message]:
         """The light nodes."""
         now = self._runtime.now()
-        shown = []
-        for view in self._machine.views():
-            entry: Message = dict(zip(view._fields, view, strict=True))
-            seen = entry.pop("last_seen")
-            entry["age"] = None if seen is None else now - seen
-            shown.append(entry)
-        return shown
+        return [aged(view, now) for view in self._machine.views()]
 
     def _heads(self, _request: Request) -> Message:
         served = self._machine.served

@@ -12,7 +12,7 @@ from ..peers.inquiries import UnfitError
 from .agentstatus import AgentStatus
 from .errors import RefusedError
 from .log import WARNING, log
-from .node import named, verifiers
+from .node import aged, named, verifiers
 from .nodefiles import Files
 from .requests import Request
 
@@ -91,14 +91,10 @@ class LightLink:
     def peers(self) -> list[Message]:
         """The full peers."""
         now = self._runtime.now()
-        shown = []
-        for view in self._machine.views():
-            entry: Message = dict(zip(view._fields, view, strict=True))
-            seen = entry.pop("last_seen")
-            entry["age"] = None if seen is None else now - seen
-            entry["until"] = None if view.until is None else view.until - now
-            shown.append(entry)
-        return shown
+        return [
+            aged(view, now) | {"until": None if view.until is None else view.until - now}
+            for view in self._machine.views()
+        ]
 
     # -- what is asked for
 
