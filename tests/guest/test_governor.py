@@ -146,7 +146,8 @@ def test_a_leak_is_shed_an_essential_untouched_and_it_returns_by_the_next_agent(
     assert events["oom_kill"] == "0"
 
 
-def test_with_swap_it_is_held_to_its_request_and_given_back(node: Node, zram: None) -> None:
+def leak_beside_an_essential(node: Node) -> Path:
+    """Start them; a file by which the leak ends."""
     calm = node.root / "calm"
     node.start(
         "--config",
@@ -163,6 +164,11 @@ def test_with_swap_it_is_held_to_its_request_and_given_back(node: Node, zram: No
                 resources: {{memory: {{request: 10MiB, limit: 110MiB}}}}
         """),
     )
+    return calm
+
+
+def test_with_swap_it_is_held_to_its_request_and_given_back(node: Node, zram: None) -> None:
+    calm = leak_beside_an_essential(node)
     pid, top = node.pids()["leak"], node.services_cgroup()
     squeezed = event(node, "squeezed", "leak", "memory")
     until(lambda: read(top / "leak/memory.high") == str(10 * MIB), "it is held", PATIENCE)
@@ -315,22 +321,7 @@ def test_a_flood_of_the_disk_is_held_for_an_essential_that_waits(node: Node) -> 
 
 
 def test_killed_while_memory_is_squeezed_the_next_agent_gives_back(node: Node, zram: None) -> None:
-    calm = node.root / "calm"
-    node.start(
-        "--config",
-        node.profile(f"""
-            deployment: {{resources: {{total_memory: 120MiB}}}}
-            services:
-              essential:
-                command: {touching(60)}
-                importance: essential
-                resources: {{memory: {{request: 70MiB, limit: 80MiB}}, swap: 0}}
-              leak:
-                command: {leaking(calm)}
-                importance: heavy
-                resources: {{memory: {{request: 10MiB, limit: 110MiB}}}}
-        """),
-    )
+    calm = leak_beside_an_essential(node)
     pid, high = node.pids()["leak"], node.services_cgroup() / "leak/memory.high"
     event(node, "squeezed", "leak", "memory")
     until(lambda: read(high) == str(10 * MIB), "it is held", PATIENCE)

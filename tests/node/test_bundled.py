@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,13 +37,6 @@ ALONE: dict[str, dict[str, Any]] = {"ledger": {"record": False}}  # what it is t
 
 Start = Callable[..., Running]
 Dealer = zmq.Socket[bytes]
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    """A short directory: the path of a unix socket has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="ea-", dir="/tmp") as directory:
-        yield Path(directory)
 
 
 @pytest.fixture

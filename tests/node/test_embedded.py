@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +17,6 @@ from tests.node.harness import Node
 
 CLIENTS: dict[str, type[Client]] = {"identity": Identity, "storage": Storage, "node": Link}
 ALL = "+".join(CLIENTS)
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    """A short directory: the path of a unix socket has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="ea-", dir="/tmp") as directory:
-        yield Path(directory)
 
 
 def test_each_answers_on_its_own_socket_and_all_stop_together(base: Path) -> None:

@@ -7,9 +7,7 @@ import resource
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,13 +58,6 @@ while time.monotonic() < end:
         time.sleep(0.001)
 os._exit(0)
 """
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    """A short directory: the path of a unix socket has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="ea-", dir="/tmp") as directory:
-        yield Path(directory)
 
 
 def confine(service: Running) -> None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,6 @@ from tests.node.harness import CLI
 
 Start = Callable[..., Running]
 FIXTURES = Path(__file__).parents[1] / "fixtures/identity"
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    """A short directory: the path of a unix socket has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="ea-", dir="/tmp") as directory:
-        yield Path(directory)
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ import json
 import os
 import random
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,6 @@ from edge_agent.services.tiles import path, split, unpack
 
 from .bundled import Running, free_port
 from .harness import Node, until
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    """A short directory: the path of a unix socket has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="ea-", dir="/tmp") as directory:
-        yield Path(directory)
 
 
 def started(base: Path, **options: Any) -> Running:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,13 +29,6 @@ from tests.node.bundled import Running, free_port, until
 Start = Callable[..., Running]
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 FAR = 2**40
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    """A short directory: the path of a unix socket has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="ea-", dir="/tmp") as directory:
-        yield Path(directory)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,13 +21,6 @@ from tests.node.bundled import Running, free_port, until
 BLOB = int(os.environ.get("EDGE_AGENT_TEST_BLOB", str(64 << 20)))  # bytes; 2147483648 for the claim of the page
 KILLS = int(os.environ.get("EDGE_AGENT_TEST_KILLS", "6"))
 PEAK = 32 * 1024 * 1024  # bytes of memory, whatever the size of a blob
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    """A short directory: the path of a unix socket has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="ea-", dir="/tmp") as directory:
-        yield Path(directory)
 
 
 def client(service: Running, timeout: float = 20.0) -> Storage:
